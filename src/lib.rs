@@ -1,0 +1,1 @@
+//! Lepton: an inference server for CPUs.
