@@ -1,1 +1,4 @@
 //! Lepton: an inference server for CPUs.
+
+pub mod error;
+pub mod tensor;
