@@ -1,4 +1,5 @@
 //! Lepton: an inference server for CPUs.
 
 pub mod error;
+pub mod manifest;
 pub mod tensor;

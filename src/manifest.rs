@@ -1,0 +1,313 @@
+//! `model.toml`, typed: what a model folder says about its network.
+//!
+//! Plain data. Unknown keys are errors; the task is an externally tagged table, so that a typo is
+//! reported at its own line.
+
+mod labels;
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::labels::Labels;
+
+/// One model folder's `model.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What the model is for, in one line.
+    #[serde(default)]
+    pub description: String,
+    /// Under which terms the network may be used.
+    #[serde(default)]
+    pub licence: String,
+    /// What the network is for.
+    pub task: TaskSpec,
+    /// How its rows may be batched.
+    #[serde(default)]
+    pub batch: BatchSpec,
+}
+
+impl Manifest {
+    /// Reads the text of a `model.toml`; an error points at its line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+}
+
+/// What a network is for: a variant per task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskSpec {
+    ImageClassification(ImageClassificationSpec),
+    TextClassification(TextClassificationSpec),
+}
+
+impl TaskSpec {
+    /// The files besides the network that the task reads, relative to the model's folder.
+    pub fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::ImageClassification(spec) => spec.labels.file().into_iter().collect(),
+            Self::TextClassification(spec) => {
+                spec.labels.file().into_iter().chain([spec.tokenizer.as_path()]).collect()
+            }
+        }
+    }
+}
+
+/// An image in, one of the labels out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageClassificationSpec {
+    /// In the order of the network's logits.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
+    #[serde(default = "one")]
+    pub temperature: f32,
+    pub input: ImageInputSpec,
+}
+
+/// How a picture becomes the network's input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageInputSpec {
+    /// The input's name in the network.
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    pub color: Color,
+    #[serde(default)]
+    pub fit: Fit,
+    #[serde(default)]
+    pub filter: Filter,
+    /// A sample becomes `(sample * scale - mean) / std`, samples being 0 to 255.
+    #[serde(default = "one_255th")]
+    pub scale: f32,
+    /// One value, or one per channel.
+    pub mean: Vec<f32>,
+    /// One value, or one per channel.
+    pub std: Vec<f32>,
+}
+
+/// The channels a network takes, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Color {
+    /// One channel of ITU-R BT.601 luma.
+    Gray,
+    Rgb,
+    Bgr,
+}
+
+/// How a region of another aspect ratio fills the network's input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// Cut the longer side, centred.
+    #[default]
+    Cover,
+    /// Pad the shorter side, centred, with black.
+    Contain,
+    /// Ignore the aspect ratio.
+    Stretch,
+}
+
+/// How samples are interpolated. Both are antialiased when they shrink, as Pillow's are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    #[default]
+    Bilinear,
+    Bicubic,
+}
+
+/// A text in, one of the labels out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextClassificationSpec {
+    /// In the order of the network's logits.
+    #[serde(default)]
+    pub labels: Labels,
+    /// File in the format of Hugging Face tokenizers.
+    #[serde(default = "default_tokenizer")]
+    pub tokenizer: PathBuf,
+    /// Logits are divided by this before the softmax.
+    #[serde(default = "one")]
+    pub temperature: f32,
+    /// Longer texts are cut here, and the answer says so.
+    pub max_tokens: usize,
+    /// The id that fills a row up to its bucket.
+    #[serde(default)]
+    pub pad_id: i64,
+    /// Name of the input that takes the token ids, `[batch, length]`.
+    pub ids: String,
+    /// Name of the input that takes each row's ids in reverse, padded at the end, if there is one.
+    #[serde(default)]
+    pub ids_reversed: Option<String>,
+    /// Name of the input that takes 1 for a token and 0 for padding, if there is one.
+    #[serde(default)]
+    pub mask: Option<String>,
+}
+
+/// How rows may be batched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSpec {
+    /// Most rows that one run takes.
+    pub max_rows: usize,
+}
+
+impl Default for BatchSpec {
+    fn default() -> Self {
+        Self { max_rows: 1 }
+    }
+}
+
+fn default_tokenizer() -> PathBuf {
+    "tokenizer.json".into()
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn one_255th() -> f32 {
+    1.0 / 255.0
+}
+
+/// A model's name: `[a-z0-9][a-z0-9._-]{0,63}`, so that a name can never be a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModelName(Cow<'static, str>);
+
+impl ModelName {
+    /// Makes a name of the program's own. Meant for constants, where a bad name does not compile.
+    pub const fn literal(text: &'static str) -> Self {
+        assert!(is_name(text.as_bytes()), "not a model's name");
+        Self(Cow::Borrowed(text))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Says whether `text` may name a model. Written with a loop so that constants can use it.
+const fn is_name(text: &[u8]) -> bool {
+    let mut at = 0;
+    while at < text.len() {
+        let fits = match text[at] {
+            b'a'..=b'z' | b'0'..=b'9' => true,
+            b'.' | b'_' | b'-' => at > 0,
+            _ => false,
+        };
+        if !fits {
+            return false;
+        }
+        at += 1;
+    }
+    0 < at && at <= 64
+}
+
+impl std::fmt::Display for ModelName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for ModelName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl TryFrom<String> for ModelName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        if is_name(text.as_bytes()) { Ok(Self(Cow::Owned(text))) } else { Err(NameError { name: text }) }
+    }
+}
+
+impl From<ModelName> for String {
+    fn from(name: ModelName) -> Self {
+        name.0.into_owned()
+    }
+}
+
+/// A text that cannot be a model's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{name:?} cannot be a model's name: allowed are 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit"
+)]
+pub struct NameError {
+    name: String,
+}
+
+/// A version of a model: the number of its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version(pub u32);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENTIMENT: &str = r#"
+        description = "English sentiment"
+        [task.text-classification]
+        tokenizer = "tokenizer.json"
+        max_tokens = 256
+        ids = "ids"
+        [batch]
+        max_rows = 32
+    "#;
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let manifest = Manifest::parse(SENTIMENT).unwrap();
+        assert_eq!(manifest.batch.max_rows, 32);
+        assert_eq!(manifest.licence, "");
+        let TaskSpec::TextClassification(spec) = &manifest.task else { panic!("{manifest:?}") };
+        assert_eq!(spec.labels, Labels::File("labels.txt".into()));
+        assert_eq!((spec.temperature, spec.pad_id, spec.mask.as_deref()), (1.0, 0, None));
+        assert_eq!(manifest.task.files(), [Path::new("labels.txt"), Path::new("tokenizer.json")]);
+    }
+
+    #[test]
+    fn a_typo_is_reported_at_its_own_line_with_what_is_allowed() {
+        let error = Manifest::parse(&SENTIMENT.replace("max_tokens", "max_token")).unwrap_err();
+        assert!(error.contains("line 5"), "{error}");
+        assert!(error.contains("unknown field `max_token`, expected one of"), "{error}");
+        assert!(error.contains("^^^^^^^^^"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_task_is_refused_with_those_that_exist() {
+        let error =
+            Manifest::parse(&SENTIMENT.replace("text-classification", "text-generation")).unwrap_err();
+        assert!(error.contains("`image-classification`"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_path_is_refused() {
+        for bad in ["", ".", "..", ".git", "-x", "a/b", "A", "ä", "a b", "a\0", &"a".repeat(65)] {
+            assert!(bad.parse::<ModelName>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "0", "face", "bge-m3.v1_5", &"a".repeat(64)] {
+            assert_eq!(good.parse::<ModelName>().unwrap().as_str(), good);
+        }
+    }
+}
