@@ -2,4 +2,5 @@
 
 pub mod error;
 pub mod manifest;
+pub mod metrics;
 pub mod tensor;

@@ -1,0 +1,422 @@
+//! Every metric in one table; its doc comment is its help text.
+//!
+//! Invariant: recording on the way of a request is a few atomic operations and short locks; labels
+//! are resolved once, when a model is declared.
+
+mod process;
+
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+
+/// What one answer cost, by stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Waited for a worker.
+    pub queue: Duration,
+    /// Decoded and resized, or tokenised.
+    pub prepare: Duration,
+    /// Ran the network, the whole batch.
+    pub infer: Duration,
+    /// Made the answer of the network's outputs.
+    pub answer: Duration,
+    /// CPU time charged to this row: its own preparing and answering, and its share of the run.
+    pub cpu: Duration,
+    /// Rows in the run.
+    pub batch: usize,
+}
+
+impl Cost {
+    /// The four stages together.
+    pub fn total(&self) -> Duration {
+        self.queue + self.prepare + self.infer + self.answer
+    }
+}
+
+/// Upper bounds of the latency histograms, in seconds.
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Upper bounds of the batch size histogram, in rows.
+const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+fn rows() -> Histogram {
+    Histogram::new(ROWS)
+}
+
+/// A counter of seconds.
+type Seconds = Counter<f64, AtomicU64>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Declares the table: the registered name is `lepton_` and the field's name, the help is its doc
+/// comment. Counters get `_total` added by the format.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])* $name:ident: $Type:ty = $new:expr;)*) => {
+        /// All metrics of a process.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])* $name: $Type,)*
+        }
+
+        impl Metrics {
+            /// Registers every metric.
+            pub fn new() -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $name: $Type = $new;
+                    // The format closes every help text with a full stop of its own.
+                    let help = concat!($($help),*).trim().trim_end_matches('.');
+                    registry.register(concat!("lepton_", stringify!($name)), help, $name.clone());
+                )*
+                registry.register("lepton_build", "The running program", Info::new(vec![("version", VERSION)]));
+                registry.register_collector(Box::new(process::Process::starting_now()));
+                Self { registry, $($name,)* }
+            }
+        }
+    };
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+metrics! {
+    /// Time that a row spent in each stage; `total` is the sum of the others.
+    stage_seconds: Histograms<StageLabels> = Family::new_with_constructor(seconds);
+    /// Rows that one run of the network took.
+    batch_rows: Histograms<ModelLabels> = Family::new_with_constructor(rows);
+    /// Rows that were answered.
+    answered_rows: Family<ModelLabels, Counter> = Family::default();
+    /// CPU time charged to answered rows: preparing, their share of the run, answering.
+    charged_cpu_seconds: Family<ModelLabels, Seconds> = Family::default();
+    /// Rows that wait for a worker.
+    queued_rows: Family<ModelLabels, Gauge> = Family::default();
+    /// Requests that were not answered, by the stable name of the reason.
+    refusals: Family<ReasonLabels, Counter> = Family::default();
+    /// Finished HTTP requests, by route as registered and status.
+    http_requests: Family<ResponseLabels, Counter> = Family::default();
+    /// Time from an HTTP request's head to the end of its handling, by route as registered.
+    http_request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(seconds);
+    /// HTTP requests that are being handled.
+    http_requests_in_flight: Gauge = Gauge::default();
+    /// 1 when every model has answered its warm-up and no stop was asked, else 0.
+    ready: Gauge = Gauge::default();
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    model: String,
+    stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResponseLabels {
+    route: String,
+    status: u16,
+}
+
+/// Whether the process takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    NotReady,
+    Ready,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// The metrics of the model called `name`.
+    pub fn model(&self, name: &str) -> ModelMetrics {
+        let labels = ModelLabels { model: name.to_owned() };
+        let stage =
+            |stage| self.stage_seconds.get_or_create_owned(&StageLabels { model: name.to_owned(), stage });
+        ModelMetrics {
+            queue: stage("queue"),
+            prepare: stage("prepare"),
+            infer: stage("infer"),
+            answer: stage("answer"),
+            total: stage("total"),
+            batch_rows: self.batch_rows.get_or_create_owned(&labels),
+            answered_rows: self.answered_rows.get_or_create_owned(&labels),
+            cpu_seconds: self.charged_cpu_seconds.get_or_create_owned(&labels),
+            queued_rows: self.queued_rows.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Counts a request that was not answered, by the stable name of its reason (`overloaded`).
+    pub fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a finished HTTP request: its route as registered, its status, its duration. The route
+    /// must not be what a caller wrote, or callers could make series without end.
+    pub fn responded(&self, route: &str, status: u16, elapsed: Duration) {
+        let route = route.to_owned();
+        self.http_requests.get_or_create(&ResponseLabels { route: route.clone(), status }).inc();
+        self.http_request_seconds.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a request in flight until the guard is dropped.
+    pub fn in_flight(&self) -> InFlight {
+        self.http_requests_in_flight.inc();
+        InFlight { gauge: self.http_requests_in_flight.clone() }
+    }
+
+    /// Says whether the process takes requests.
+    pub fn set_ready(&self, readiness: Readiness) {
+        self.ready.set(i64::from(readiness == Readiness::Ready));
+    }
+
+    /// Writes everything in the Prometheus text format (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        let started = Instant::now();
+        if text::encode(&mut text, &self.registry).is_err() {
+            // Writing to a string fails only where an encoder is wrong; a part helps nobody.
+            tracing::error!("the metrics could not be written");
+            return "# EOF\n".to_owned();
+        }
+        tracing::trace!(bytes = text.len(), elapsed_us = started.elapsed().as_micros(), "metrics written");
+        text
+    }
+}
+
+/// Counts one request in flight while it lives.
+pub struct InFlight {
+    gauge: Gauge,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// The metrics of one model, its label resolved once.
+#[derive(Clone)]
+pub struct ModelMetrics {
+    queue: Histogram,
+    prepare: Histogram,
+    infer: Histogram,
+    answer: Histogram,
+    total: Histogram,
+    batch_rows: Histogram,
+    answered_rows: Counter,
+    cpu_seconds: Seconds,
+    queued_rows: Gauge,
+}
+
+impl ModelMetrics {
+    /// Records an answered row.
+    pub fn answered(&self, cost: &Cost) {
+        self.queue.observe(cost.queue.as_secs_f64());
+        self.prepare.observe(cost.prepare.as_secs_f64());
+        self.infer.observe(cost.infer.as_secs_f64());
+        self.answer.observe(cost.answer.as_secs_f64());
+        self.total.observe(cost.total().as_secs_f64());
+        self.answered_rows.inc();
+        self.cpu_seconds.inc_by(cost.cpu.as_secs_f64());
+    }
+
+    /// Records a run of `rows` rows.
+    pub fn ran(&self, rows: usize) {
+        self.batch_rows.observe(rows as f64);
+    }
+
+    /// Changes the number of rows that wait for a worker.
+    pub fn queued(&self, change: i64) {
+        self.queued_rows.inc_by(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// What a scrape reads: samples by name and labels.
+    struct Scrape {
+        samples: BTreeMap<String, f64>,
+        families: BTreeSet<String>,
+    }
+
+    impl Scrape {
+        /// Parses the OpenMetrics text format, and panics where it is not valid: a sample outside its
+        /// family, a name or label that may not be, a value that is no number, a series twice.
+        fn parse(text: &str) -> Self {
+            let mut scrape = Self { samples: BTreeMap::new(), families: BTreeSet::new() };
+            let mut family: Option<(String, String)> = None;
+            let (body, end) = text.split_at(text.len() - "# EOF\n".len());
+            assert_eq!(end, "# EOF\n");
+            for line in body.lines() {
+                if let Some(comment) = line.strip_prefix("# ") {
+                    let mut words = comment.splitn(3, ' ');
+                    let (keyword, name, rest) =
+                        (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                    match keyword {
+                        "HELP" => {
+                            assert!(scrape.families.insert(name.to_owned()), "{name} is there twice");
+                            assert!(rest.len() > 5 && !rest.ends_with(".."), "{line}");
+                            family = None;
+                        }
+                        "TYPE" => {
+                            assert!(["counter", "gauge", "histogram", "info"].contains(&rest), "{line}");
+                            assert!(scrape.families.contains(name), "no help for {name}");
+                            family = Some((name.to_owned(), rest.to_owned()));
+                        }
+                        _ => panic!("{line}"),
+                    }
+                    continue;
+                }
+                let (family, kind) = family.as_ref().unwrap_or_else(|| panic!("no family for {line}"));
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').map_or((series, ""), |(n, l)| (n, l));
+                let suffix =
+                    name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} in {family}"));
+                let allowed: &[&str] = match kind.as_str() {
+                    "counter" => &["_total"],
+                    "gauge" => &[""],
+                    "info" => &["_info"],
+                    _ => &["_bucket", "_sum", "_count"],
+                };
+                assert!(allowed.contains(&suffix), "{line} in {family} ({kind})");
+                assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
+                if !labels.is_empty() {
+                    let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"));
+                    for label in labels.split("\",") {
+                        let (label, text) = label.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+                        assert!(label.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
+                        assert!(!text.trim_end_matches('"').contains(['"', '\n']), "{line}");
+                    }
+                }
+                let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+                assert!(scrape.samples.insert(series.to_owned(), value).is_none(), "{series} is there twice");
+            }
+            scrape
+        }
+
+        fn get(&self, series: &str) -> f64 {
+            *self.samples.get(series).unwrap_or_else(|| panic!("no {series} in {:#?}", self.samples))
+        }
+    }
+
+    #[test]
+    fn an_answered_row_is_seen_in_every_stage_and_charged() {
+        let metrics = Metrics::new();
+        let model = metrics.model("face");
+        let ms = Duration::from_millis;
+        model.ran(4);
+        model.answered(&Cost {
+            queue: ms(1),
+            prepare: ms(2),
+            infer: ms(3),
+            answer: ms(4),
+            cpu: ms(5),
+            batch: 4,
+        });
+        let scrape = Scrape::parse(&metrics.encode());
+        for (stage, seconds) in
+            [("queue", 0.001), ("prepare", 0.002), ("infer", 0.003), ("answer", 0.004), ("total", 0.010)]
+        {
+            let sum = scrape.get(&format!("lepton_stage_seconds_sum{{model=\"face\",stage=\"{stage}\"}}"));
+            assert!((sum - seconds).abs() < 1e-9, "{stage}: {sum}");
+        }
+        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"4.0\",model=\"face\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"2.0\",model=\"face\"}"), 0.0);
+        assert_eq!(scrape.get("lepton_answered_rows_total{model=\"face\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_charged_cpu_seconds_total{model=\"face\"}"), 0.005);
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_that_end_in_its_count() {
+        let metrics = Metrics::new();
+        for us in [50, 300, 2_000_000, 60_000_000] {
+            metrics.responded("/v1/models", 200, Duration::from_micros(us));
+        }
+        let scrape = Scrape::parse(&metrics.encode());
+        let bucket = |le: &str| {
+            scrape.get(&format!("lepton_http_request_seconds_bucket{{le=\"{le}\",route=\"/v1/models\"}}"))
+        };
+        assert_eq!(
+            ["0.0001", "0.00025", "0.0005", "1.0", "2.5", "10.0", "+Inf"].map(bucket),
+            [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0]
+        );
+        assert_eq!(scrape.get("lepton_http_request_seconds_count{route=\"/v1/models\"}"), 4.0);
+    }
+
+    #[test]
+    fn what_goes_up_and_down_comes_back() {
+        let metrics = Metrics::new();
+        let model = metrics.model("face");
+        model.queued(3);
+        model.queued(-2);
+        let guards = [metrics.in_flight(), metrics.in_flight()];
+        metrics.set_ready(Readiness::Ready);
+        let scrape = Scrape::parse(&metrics.encode());
+        assert_eq!(scrape.get("lepton_queued_rows{model=\"face\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_http_requests_in_flight"), 2.0);
+        assert_eq!(scrape.get("lepton_ready"), 1.0);
+        drop(guards);
+        metrics.set_ready(Readiness::NotReady);
+        let scrape = Scrape::parse(&metrics.encode());
+        assert_eq!(scrape.get("lepton_http_requests_in_flight"), 0.0);
+        assert_eq!(scrape.get("lepton_ready"), 0.0);
+    }
+
+    #[test]
+    fn requests_and_refusals_are_counted_apart() {
+        let metrics = Metrics::new();
+        metrics.refused("overloaded");
+        metrics.refused("overloaded");
+        metrics.refused("malformed");
+        metrics.responded("/v1/text/sentiment", 200, Duration::ZERO);
+        metrics.responded("/v1/text/sentiment", 503, Duration::ZERO);
+        let scrape = Scrape::parse(&metrics.encode());
+        assert_eq!(scrape.get("lepton_refusals_total{reason=\"overloaded\"}"), 2.0);
+        assert_eq!(scrape.get("lepton_refusals_total{reason=\"malformed\"}"), 1.0);
+        assert_eq!(
+            scrape.get("lepton_http_requests_total{route=\"/v1/text/sentiment\",status=\"503\"}"),
+            1.0
+        );
+    }
+
+    #[test]
+    fn the_process_tells_its_version_and_what_it_uses() {
+        let scrape = Scrape::parse(&Metrics::new().encode());
+        assert_eq!(scrape.get(&format!("lepton_build_info{{version=\"{VERSION}\"}}")), 1.0);
+        assert!(scrape.get("process_start_time_seconds") > 1.7e9);
+        assert!(scrape.get("process_cpu_seconds_total") >= 0.0);
+        if cfg!(target_os = "linux") {
+            assert!(scrape.get("process_resident_memory_bytes") > 1e6);
+        }
+    }
+}
