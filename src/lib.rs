@@ -1,5 +1,7 @@
 //! Lepton: an inference server for CPUs.
 
+pub mod config;
+pub mod cores;
 pub mod error;
 pub mod manifest;
 pub mod metrics;
