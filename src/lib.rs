@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod cores;
+pub mod engine;
 pub mod error;
 pub mod manifest;
 pub mod metrics;

@@ -1,0 +1,88 @@
+//! What runs a network: [`Engine`] holds the weights, [`Session`] runs batches on one thread.
+//!
+//! Invariant: a session carries nothing from one run to the next, so that one caller's input never
+//! reaches another caller's answer.
+
+pub mod tract;
+
+use thiserror::Error;
+
+use crate::tensor::{DType, Tensors};
+
+/// A loaded network. Shared by all worker threads.
+pub trait Engine: Send + Sync {
+    /// What the network takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Opens a session for the calling thread.
+    fn open(&self) -> Result<Box<dyn Session>, EngineError>;
+}
+
+/// One thread's way to run a network.
+pub trait Session {
+    /// Runs a batch: one tensor per input, in signature order, each with the rows as leading axis.
+    /// Answers one tensor per output in signature order, again with the rows as leading axis.
+    fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError>;
+}
+
+/// What a network takes and gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+}
+
+impl Signature {
+    /// Finds an input by name, with its position.
+    pub fn input(&self, name: &str) -> Option<(usize, &Port)> {
+        self.inputs.iter().enumerate().find(|(_, port)| port.name == name)
+    }
+}
+
+/// One input or output of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: String,
+    pub dtype: DType,
+    /// Every axis, the rows of the batch first.
+    pub shape: Vec<Dim>,
+}
+
+impl Port {
+    /// Names type and shape, as in `f32 [batch, 1, 48, 48]`.
+    pub fn describe(&self) -> String {
+        let dims: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
+        format!("{} [{}]", self.dtype, dims.join(", "))
+    }
+}
+
+/// The extent of an axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this many.
+    Fixed(usize),
+    /// As many as the caller brings; the name is the network's own.
+    Free(String),
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(n) => write!(f, "{n}"),
+            Self::Free(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Why a network could not be loaded or run. For the log: callers see `internal`.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error("cannot load the network: {0}")]
+    Load(String),
+    #[error("the network's {what} is not served: {found}")]
+    Unsupported { what: &'static str, found: String },
+    #[error("the batch does not fit the network: {0}")]
+    Batch(String),
+    #[error("the network failed: {0}")]
+    Run(String),
+}

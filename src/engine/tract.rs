@@ -1,0 +1,278 @@
+//! tract behind [`Engine`] and [`Session`]; the only room that names tract.
+//!
+//! Invariant: every run starts from fresh state. A run goes through `plan.run()`, which makes its own
+//! state and drops it; a kept state would carry one caller's recurrence into the next caller's answer.
+
+mod cache;
+mod network;
+mod values;
+
+use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    sync::Arc,
+};
+
+use tract_onnx::prelude::{
+    DatumTypeExt, InferenceModel, InferenceModelExt, IntoRunnable, TValue, TractError, TractResult,
+    TypedModel, TypedRunnableModel,
+};
+
+use self::{
+    cache::Cache,
+    network::{LIMITS, Limits, Network, Rows, one_line, refused},
+    values::{Gathered, datum_type, rows_of},
+};
+use crate::{
+    engine::{Dim, Engine, EngineError, Session, Signature},
+    tensor::{Tensor, Tensors},
+};
+
+/// Rows that one run takes, where a network takes any number: a batch is cut into these. One length
+/// of text needs a plan for each, and four rows have nearly all that a batch gains in speed.
+const RUNS: [usize; 2] = [4, 1];
+
+/// Plans that one network keeps at most, and at least; between them, [`PLAN_BYTES`] decides.
+const MOST_PLANS: usize = 48;
+const FEWEST_PLANS: usize = 4;
+
+/// Bytes of weights that the plans of one network may copy: each plan packs its own.
+const PLAN_BYTES: usize = 48 << 20;
+
+type Plan = Arc<TypedRunnableModel>;
+
+/// A network that tract runs. Weights and plans are shared by all its sessions.
+pub struct TractEngine {
+    network: Arc<Loaded>,
+}
+
+impl std::fmt::Debug for TractEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TractEngine").field("signature", &self.network.signature).finish_non_exhaustive()
+    }
+}
+
+impl TractEngine {
+    /// Reads an ONNX file. Weights that the file keeps in other files are read from below `folder`;
+    /// without a folder such a file is refused.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] where the bytes are broken, demand too much or cannot be planned;
+    /// [`EngineError::Unsupported`] where they are sound but not served. It never panics.
+    pub fn load(bytes: &[u8], folder: Option<&Path>) -> Result<Self, EngineError> {
+        Self::load_within(bytes, folder, LIMITS)
+    }
+
+    fn load_within(bytes: &[u8], folder: Option<&Path>, limits: Limits) -> Result<Self, EngineError> {
+        let network = unwound(|| Network::read(bytes, folder, limits))?;
+        Ok(Self { network: Arc::new(Loaded::new(network)?) })
+    }
+}
+
+impl Engine for TractEngine {
+    fn signature(&self) -> &Signature {
+        &self.network.signature
+    }
+
+    fn open(&self) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(TractSession { network: Arc::clone(&self.network) }))
+    }
+}
+
+/// One thread's way to run the network. It holds nothing of its own, so nothing can leak.
+struct TractSession {
+    network: Arc<Loaded>,
+}
+
+impl Session for TractSession {
+    fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError> {
+        self.network.run(&batch)
+    }
+}
+
+/// A loaded network: its signature, and the plans that run it.
+struct Loaded {
+    signature: Signature,
+    plans: Plans,
+}
+
+/// What a plan is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PlanKey {
+    n_rows: usize,
+    /// The shape of a row of each input.
+    row_shapes: Vec<Vec<usize>>,
+}
+
+enum Plans {
+    /// The one plan that this network can need: rows of one shape, run one by one. The parsed
+    /// network is gone, so its weights exist once.
+    One(Plan),
+    /// Plans made on demand of the parsed network. They share its tables; the weights of matrix
+    /// products are packed into each, and so the number of plans is bounded.
+    Many { network: Box<InferenceModel>, runs: &'static [usize], made: Cache<PlanKey, Result<Plan, String>> },
+}
+
+impl Loaded {
+    fn new(network: Network) -> Result<Self, EngineError> {
+        let only_row_shapes = network.only_row_shapes();
+        let Network { model, mut signature, rows, packed_bytes } = network;
+        let plans = match (rows, only_row_shapes) {
+            (Rows::One, Some(row_shapes)) => {
+                let plan = build(&model, &signature, &PlanKey { n_rows: 1, row_shapes }).map_err(refused)?;
+                signature = checked_outputs(signature, &plan)?;
+                Plans::One(plan)
+            }
+            _ => {
+                let n_plans = (PLAN_BYTES / packed_bytes.max(1)).clamp(FEWEST_PLANS, MOST_PLANS);
+                let runs = match rows {
+                    Rows::One => &RUNS[RUNS.len() - 1..],
+                    Rows::Any => &RUNS,
+                };
+                Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans) }
+            }
+        };
+        match signature.outputs.iter().find(|port| port.shape.is_empty()) {
+            Some(port) => {
+                let found = format!("`{}` is a single number; it needs the rows as leading axis", port.name);
+                Err(EngineError::Unsupported { what: "output", found })
+            }
+            None => Ok(Self { signature, plans }),
+        }
+    }
+
+    fn run(&self, batch: &[Tensor]) -> Result<Tensors, EngineError> {
+        let (n_rows, row_shapes) = self.check(batch)?;
+        let mut outputs: Vec<Gathered> =
+            self.signature.outputs.iter().map(|port| Gathered::new(port.dtype)).collect();
+        let mut n_done = 0;
+        while n_done < n_rows {
+            let (n, plan) = self.next(n_rows - n_done, &row_shapes)?;
+            let inputs: TractResult<_> =
+                batch.iter().map(|tensor| rows_of(tensor, n_done..n_done + n)).collect();
+            let values = inputs.and_then(|inputs| plan.run(inputs));
+            let values = values.map_err(|error| EngineError::Run(one_line(&error)))?;
+            append(&mut outputs, &values, n)?;
+            n_done += n;
+        }
+        outputs.into_iter().map(Gathered::finish).collect()
+    }
+
+    /// How many of `n_left` rows the next run takes, and the plan for it.
+    fn next(&self, n_left: usize, row_shapes: &[Vec<usize>]) -> Result<(usize, Plan), EngineError> {
+        match &self.plans {
+            Plans::One(plan) => Ok((1, Arc::clone(plan))),
+            Plans::Many { network, runs, made } => {
+                let n_rows = runs.iter().copied().find(|n| *n <= n_left).unwrap_or(1);
+                let key = PlanKey { n_rows, row_shapes: row_shapes.to_vec() };
+                let plan = made.get(&key, || build(network, &self.signature, &key));
+                Ok((n_rows, plan.map_err(EngineError::Run)?))
+            }
+        }
+    }
+
+    /// Checks a batch against the signature; answers its number of rows and the shape of a row.
+    fn check(&self, batch: &[Tensor]) -> Result<(usize, Vec<Vec<usize>>), EngineError> {
+        let inputs = &self.signature.inputs;
+        if batch.len() != inputs.len() {
+            let text = format!("{} tensors were given for {} inputs", batch.len(), inputs.len());
+            return Err(EngineError::Batch(text));
+        }
+        let n_rows = batch[0].shape().first().copied().unwrap_or(0);
+        for (tensor, port) in batch.iter().zip(inputs) {
+            let fits = |(size, dim): (&usize, &Dim)| match dim {
+                Dim::Fixed(n) => size == n,
+                Dim::Free(_) => *size > 0,
+            };
+            let same_rank = tensor.shape().len() == port.shape.len();
+            let rows = tensor.shape().iter().zip(&port.shape).skip(1);
+            if tensor.dtype() != port.dtype || !same_rank || !rows.into_iter().all(fits) {
+                let (given, wanted) = (tensor.describe(), port.describe());
+                return Err(EngineError::Batch(format!("`{}` takes {wanted}, {given} was given", port.name)));
+            }
+            if n_rows == 0 || tensor.shape()[0] != n_rows {
+                let given = tensor.shape()[0];
+                let text = format!("`{}` has {given} rows where {} are expected", port.name, n_rows.max(1));
+                return Err(EngineError::Batch(text));
+            }
+        }
+        Ok((n_rows, batch.iter().map(|tensor| tensor.shape()[1..].to_vec()).collect()))
+    }
+}
+
+fn append(outputs: &mut [Gathered], values: &[TValue], n_rows: usize) -> Result<(), EngineError> {
+    if values.len() != outputs.len() {
+        let text = format!("it gave {} outputs of {}", values.len(), outputs.len());
+        return Err(EngineError::Run(text));
+    }
+    outputs.iter_mut().zip(values).try_for_each(|(output, value)| output.append(value, n_rows))
+}
+
+/// Makes a plan. The texts of its failures are for the log.
+fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Result<Plan, String> {
+    let work = || {
+        let mut network = network.clone();
+        for (position, (port, row_shape)) in signature.inputs.iter().zip(&key.row_shapes).enumerate() {
+            let shape: Vec<usize> = std::iter::once(key.n_rows).chain(row_shape.iter().copied()).collect();
+            let fact = datum_type(port.dtype).fact(shape);
+            network.set_input_fact(position, fact.into())?;
+        }
+        let network = network.into_typed()?;
+        check_sizes(&network)?;
+        network.into_decluttered()?.into_optimized()?.into_runnable()
+    };
+    unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
+        EngineError::Load(text) => text,
+        other => other.to_string(),
+    })
+}
+
+/// Refuses a plan whose values would not fit in memory: a padding or a stride of a few bytes in the
+/// file can size them.
+fn check_sizes(network: &TypedModel) -> TractResult<()> {
+    for node in network.nodes() {
+        for shape in node.outputs.iter().filter_map(|output| output.fact.shape.as_concrete()) {
+            let n = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+            if n.is_none_or(|n| n > LIMITS.elements) {
+                let (name, limit) = (&node.name, LIMITS.elements);
+                let text =
+                    format!("`{name}` makes a tensor of shape {shape:?}, {limit} elements are allowed");
+                return Err(TractError::msg(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces what the file declares about the outputs by what its one plan gives for one row.
+fn checked_outputs(mut signature: Signature, plan: &Plan) -> Result<Signature, EngineError> {
+    let leading = signature.inputs[0].shape[0].clone();
+    for (position, port) in signature.outputs.iter_mut().enumerate() {
+        let fact = plan.model().output_fact(position).map_err(|error| refused(one_line(&error)))?;
+        let Some(shape) = fact.shape.as_concrete() else { continue };
+        if shape.first() != Some(&1) {
+            let found =
+                format!("{shape:?} of `{}` for one row; its leading axis must be the rows", port.name);
+            return Err(EngineError::Unsupported { what: "output shape", found });
+        }
+        let rest = shape[1..].iter().map(|n| Dim::Fixed(*n));
+        port.shape = std::iter::once(leading.clone()).chain(rest).collect();
+    }
+    Ok(signature)
+}
+
+/// Runs `work`, and turns a panic inside tract, which has many for files that it does not expect,
+/// into an error. Nothing that `work` touches outlives a panic.
+fn unwound<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(refused(text_of(&*panic))))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("tract panicked: {}", text.unwrap_or("no reason given"))
+}
+
+#[cfg(test)]
+mod tests;
