@@ -4,6 +4,7 @@ pub mod config;
 pub mod cores;
 pub mod engine;
 pub mod error;
+pub mod image;
 pub mod manifest;
 pub mod metrics;
 pub mod tensor;

@@ -1,0 +1,159 @@
+//! Bytes to pixels to numbers: decode within limits, stand upright, crop, resize, normalise.
+//!
+//! Invariant: nothing is allocated for pixels before the header's size is within [`ImageLimits`],
+//! and a picture is whole or an error, never half. The only room that names image codecs.
+//!
+//! - `decode` tells formats apart; `jpeg`, `png` and `webp` `survey` a file before its decoder runs,
+//!   and keep of the decoder's `layout` what is wanted.
+//! - `orientation` and `geometry` are arithmetic: which samples of the stored picture a row shows.
+//! - `resize` fills a row.
+
+mod decode;
+mod geometry;
+#[cfg(test)]
+mod golden;
+mod jpeg;
+mod layout;
+mod orientation;
+mod png;
+mod resize;
+mod survey;
+mod webp;
+
+use crate::error::Error;
+use orientation::Orientation;
+pub use resize::Preprocessing;
+
+/// An axis-aligned region of a picture, in pixels of the upright original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rect {
+    pub x: u32,
+    pub y: u32,
+    pub width: u32,
+    pub height: u32,
+}
+
+/// How large a picture may be; checked against its header, before any pixel is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Most pixels, width times height.
+    pub pixels: u64,
+    /// Longest side.
+    pub side: u32,
+    /// Most bytes that decoding may take.
+    pub memory: u64,
+}
+
+/// The samples of one pixel, each 0 to 255.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// One sample of ITU-R BT.601 luma.
+    Gray,
+    /// Red, green and blue.
+    Rgb,
+}
+
+impl Channels {
+    /// Samples per pixel.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Gray => 1,
+            Self::Rgb => 3,
+        }
+    }
+}
+
+/// A decoded picture. Its samples lie as they were stored; every size and region that it takes or
+/// gives is in pixels of the upright picture.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    samples: Vec<u8>,
+    channels: Channels,
+    stored: Size,
+    orientation: Orientation,
+}
+
+impl Picture {
+    /// Decodes a JPEG, PNG or WebP, the first frame where there are several. Transparency is
+    /// composited over black. A picture of grey samples stays grey even if colours are `wanted`;
+    /// one of colours becomes luma if grey is.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for another format, [`Error::TooLarge`] for a size beyond `limits`,
+    /// [`Error::Malformed`] for a file that is cut off or damaged.
+    pub fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Result<Self, Error> {
+        decode::decode(bytes, limits, wanted)
+    }
+
+    /// Width of the upright picture.
+    pub fn width(&self) -> u32 {
+        self.orientation.turn(self.stored).width
+    }
+
+    /// Height of the upright picture.
+    pub fn height(&self) -> u32 {
+        self.orientation.turn(self.stored).height
+    }
+
+    /// The region that is the whole picture.
+    pub fn whole(&self) -> Rect {
+        Rect { x: 0, y: 0, width: self.width(), height: self.height() }
+    }
+
+    /// What each pixel holds.
+    pub fn channels(&self) -> Channels {
+        self.channels
+    }
+}
+
+/// Width and height, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    width: u32,
+    height: u32,
+}
+
+impl Size {
+    fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
+/// ITU-R BT.601 luma in 16-bit fixed point, to the bit as Pillow's `convert("L")`.
+fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    let sum = u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000;
+    (sum >> 16) as u8
+}
+
+#[cfg(test)]
+#[path = "../../tests/it/fixtures/pictures.rs"]
+pub(crate) mod pictures;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn luma_is_what_pillow_makes_of_a_colour() {
+        // Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0))
+        let golden = [
+            ((255, 255, 255), 255),
+            ((255, 0, 0), 76),
+            ((0, 255, 0), 150),
+            ((0, 0, 255), 29),
+            ((1, 2, 3), 2),
+            ((200, 100, 50), 124),
+            ((17, 230, 91), 150),
+        ];
+        for ((red, green, blue), expected) in golden {
+            assert_eq!(luma(red, green, blue), expected, "of {red} {green} {blue}");
+        }
+    }
+
+    #[test]
+    fn luma_keeps_every_grey() {
+        for gray in 0..=255 {
+            assert_eq!(luma(gray, gray, gray), gray);
+        }
+    }
+}

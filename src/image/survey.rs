@@ -1,0 +1,56 @@
+//! What is known of a file before a pixel of it is decoded, and how it is refused.
+//!
+//! Invariant: a size passes [`admit`], and what its decoding takes passes [`afford`], before a pixel is
+//! decoded.
+
+use super::{ImageLimits, Size, orientation::Orientation};
+use crate::error::{Amount, Error};
+
+/// What a walk over a file's segments or chunks finds, without decoding a pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Survey {
+    pub(super) size: Size,
+    pub(super) orientation: Orientation,
+}
+
+/// Refuses a size beyond the limits, or one of no pixels.
+pub(super) fn admit(size: Size, limits: ImageLimits) -> Result<(), Error> {
+    let side = size.width.max(size.height);
+    if size.pixels() == 0 {
+        return Err(Error::malformed("the image has no pixels: its header says that a side is 0"));
+    }
+    if side > limits.side {
+        let got = Amount::Exactly(side.into());
+        return Err(Error::TooLarge { what: "image side in pixels", got, limit: limits.side.into() });
+    }
+    if size.pixels() > limits.pixels {
+        let got = Amount::Exactly(size.pixels());
+        return Err(Error::TooLarge { what: "image pixels", got, limit: limits.pixels });
+    }
+    Ok(())
+}
+
+/// Refuses a picture whose decoder would take `bytes` of memory, where that is more than allowed.
+pub(super) fn afford(bytes: u64, limits: ImageLimits) -> Result<(), Error> {
+    if bytes > limits.memory {
+        let got = Amount::Exactly(bytes);
+        return Err(Error::TooLarge {
+            what: "memory to decode the image, in bytes",
+            got,
+            limit: limits.memory,
+        });
+    }
+    Ok(())
+}
+
+/// The file ends before its picture does.
+pub(super) fn cut_off(format: &str) -> Error {
+    Error::malformed(format!("the {format} is cut off: its file ends before its picture does"))
+}
+
+/// The file contradicts its format. `reason` is a decoder's, so it is cut to one short line.
+pub(super) fn damaged(format: &str, reason: impl std::fmt::Display) -> Error {
+    let reason = reason.to_string();
+    let line: String = reason.lines().next().unwrap_or_default().chars().take(120).collect();
+    Error::malformed(format!("the {format} is damaged: {}", line.trim_end_matches(['.', ' '])))
+}
