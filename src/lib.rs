@@ -8,3 +8,4 @@ pub mod image;
 pub mod manifest;
 pub mod metrics;
 pub mod tensor;
+pub mod text;
