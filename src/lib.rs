@@ -7,5 +7,6 @@ pub mod error;
 pub mod image;
 pub mod manifest;
 pub mod metrics;
+pub mod task;
 pub mod tensor;
 pub mod text;

@@ -1,0 +1,298 @@
+//! Image classification: a picture in, one of the labels out.
+//!
+//! Invariant: the row is the same for a picture in any format and orientation that shows the same.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Answer, Frame, Input, Prepared, SpecError, Task, TaskOptions, Weight, base64,
+    fit::{all_filled, axis, input, labels, misfit, temperature},
+    scores::rank,
+};
+use crate::{
+    engine::Signature,
+    error::Error,
+    image::{ImageLimits, Picture, Preprocessing},
+    manifest::{ImageClassificationSpec, ImageInputSpec},
+    tensor::{DType, Data, Tensor, Tensors},
+};
+
+/// Longest side of a network's input, in pixels.
+const MAX_SIDE: u32 = 4096;
+
+/// A network that says what a picture shows.
+pub struct ImageClassification {
+    labels: Arc<[Arc<str>]>,
+    temperature: f32,
+    limits: ImageLimits,
+    preprocessing: Preprocessing,
+}
+
+impl ImageClassification {
+    /// Reads the labels from `dir` and holds `spec` to the network's `signature`.
+    pub(super) fn build(
+        spec: &ImageClassificationSpec,
+        dir: &Path,
+        signature: &Signature,
+        options: TaskOptions,
+    ) -> Result<Self, SpecError> {
+        let preprocessing = preprocessing(&spec.input, signature)?;
+        all_filled(signature, &[&spec.input.name])?;
+        Ok(Self {
+            labels: labels(dir, &spec.labels, signature)?,
+            temperature: temperature(spec.temperature)?,
+            limits: options.image,
+            preprocessing,
+        })
+    }
+
+    fn row(&self, levels: Vec<f32>) -> Result<Tensors, Error> {
+        let shape = self.preprocessing.shape().to_vec();
+        let tensor = Tensor::new(shape, Data::F32(levels)).map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(vec![tensor])
+    }
+}
+
+/// Holds an input's spec to the network: `f32 [batch, channels, height, width]`.
+fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<Preprocessing, SpecError> {
+    for (side, name) in [(spec.width, "width"), (spec.height, "height")] {
+        if !(1..=MAX_SIDE).contains(&side) {
+            return Err(misfit(format!("{name} is {side}, but 1 to {MAX_SIDE} pixels are allowed")));
+        }
+    }
+    let preprocessing = Preprocessing::new(spec);
+    let [channels, height, width] = preprocessing.shape();
+    for (values, name) in [(&spec.mean, "mean"), (&spec.std, "std")] {
+        let n_values = values.len();
+        if n_values != 1 && n_values != channels {
+            return Err(misfit(format!("{name} has {n_values} values, but 1 or {channels} are allowed")));
+        }
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(misfit(format!("{name} is {values:?}, but its values must be finite")));
+        }
+    }
+    if spec.std.contains(&0.0) {
+        return Err(misfit(format!("std is {:?}, but samples cannot be divided by 0", spec.std)));
+    }
+    if !spec.scale.is_finite() || spec.scale == 0.0 {
+        return Err(misfit(format!("scale is {}, but it must be a finite number other than 0", spec.scale)));
+    }
+    let (_, port) = input(signature, "input.name", &spec.name)?;
+    if port.dtype != DType::F32 || port.shape.len() != 4 {
+        let (name, found) = (&port.name, port.describe());
+        return Err(misfit(format!(
+            "input {name:?} is {found}, but pictures are f32 [batch, channels, height, width]"
+        )));
+    }
+    axis(port, 1, "channels", channels)?;
+    axis(port, 2, "height", height)?;
+    axis(port, 3, "width", width)?;
+    Ok(preprocessing)
+}
+
+impl Task for ImageClassification {
+    fn kind(&self) -> &'static str {
+        "image-classification"
+    }
+
+    fn labels(&self) -> &[Arc<str>] {
+        &self.labels
+    }
+
+    fn weigh(&self, input: &Input) -> Weight {
+        Weight { bytes: input.n_bytes(), bucket: 0 }
+    }
+
+    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
+        let bytes = match input {
+            Input::Image(bytes) => bytes,
+            Input::ImageBase64(text) => base64::decode(&text)?,
+            Input::Text(_) => {
+                return Err(Error::invalid("this model takes an image, not a text"));
+            }
+        };
+        let picture = Picture::decode(&bytes, self.limits, self.preprocessing.channels())?;
+        let (width, height, region) = (picture.width(), picture.height(), picture.whole());
+        let row = self.row(self.preprocessing.row(&picture, region)?)?;
+        Ok(Prepared { row, frame: Frame::Image { width, height, region } })
+    }
+
+    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
+        let Frame::Image { width, height, region } = *frame else {
+            return Err(Error::Internal("an image's answer was asked for a text".to_owned()));
+        };
+        Ok(Answer::Image { width, height, region, scores: rank(&outputs, &self.labels, self.temperature)? })
+    }
+
+    fn samples(&self) -> Vec<Tensors> {
+        let n = self.preprocessing.shape().iter().product();
+        self.row(vec![0.0; n]).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        engine::{Dim, Port},
+        image::{Rect, pictures},
+        manifest::{Color, Filter, Fit, Labels, Manifest, TaskSpec},
+    };
+
+    const OPTIONS: TaskOptions =
+        TaskOptions { image: ImageLimits { pixels: 1_000_000, side: 4096, memory: 1 << 28 } };
+
+    fn port(name: &str, dtype: DType, shape: &[usize]) -> Port {
+        let batch = Dim::Free("batch".to_owned());
+        let dims = std::iter::once(batch).chain(shape.iter().map(|n| Dim::Fixed(*n))).collect();
+        Port { name: name.to_owned(), dtype, shape: dims }
+    }
+
+    fn signature() -> Signature {
+        Signature {
+            inputs: vec![port("image", DType::F32, &[3, 24, 32])],
+            outputs: vec![port("logits", DType::F32, &[2])],
+        }
+    }
+
+    fn spec() -> ImageClassificationSpec {
+        ImageClassificationSpec {
+            labels: Labels::default(),
+            temperature: 1.0,
+            input: ImageInputSpec {
+                name: "image".to_owned(),
+                width: 32,
+                height: 24,
+                color: Color::Rgb,
+                fit: Fit::Cover,
+                filter: Filter::Bilinear,
+                scale: 1.0 / 255.0,
+                mean: vec![0.5],
+                std: vec![0.5, 0.5, 0.5],
+            },
+        }
+    }
+
+    fn build(
+        spec: &ImageClassificationSpec,
+        signature: &Signature,
+    ) -> Result<ImageClassification, SpecError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("labels.txt"), "yes\nno\n").unwrap();
+        ImageClassification::build(spec, dir.path(), signature, OPTIONS)
+    }
+
+    fn task() -> ImageClassification {
+        build(&spec(), &signature()).unwrap()
+    }
+
+    fn refusal(change: impl FnOnce(&mut ImageClassificationSpec, &mut Signature)) -> String {
+        let (mut spec, mut signature) = (spec(), signature());
+        change(&mut spec, &mut signature);
+        build(&spec, &signature).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_picture_becomes_a_row_and_an_answer_about_the_whole_of_it() {
+        let task = task();
+        let bytes = Bytes::from(pictures::oriented_jpeg(&pictures::draw(60, 90), 6));
+        let Prepared { row, frame } = task.prepare(Input::Image(bytes)).unwrap();
+        assert_eq!(row[0].shape(), [3, 24, 32]);
+        let region = Rect { x: 0, y: 0, width: 90, height: 60 };
+        assert_eq!(frame, Frame::Image { width: 90, height: 60, region });
+        let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 3f32.ln()])).unwrap();
+        let Answer::Image { width: 90, height: 60, region: shown, scores } =
+            task.answer(vec![logits], &frame).unwrap()
+        else {
+            panic!("no answer about an image of 90 x 60");
+        };
+        assert_eq!(shown, region);
+        assert_eq!(&*scores.0[0].label, "no");
+        assert!((scores.0[0].score - 0.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_sample_has_the_shape_of_every_row() {
+        let samples = task().samples();
+        assert_eq!(samples.len(), 1);
+        assert_eq!(samples[0][0].shape(), [3, 24, 32]);
+    }
+
+    #[test]
+    fn a_text_is_invalid_and_a_broken_image_malformed() {
+        assert!(matches!(task().prepare(Input::Text("good".to_owned())), Err(Error::Invalid(_))));
+        let bytes = Bytes::from_static(b"\xff\xd8\xff\xe0");
+        assert!(matches!(task().prepare(Input::Image(bytes)), Err(Error::Malformed(_))));
+    }
+
+    #[test]
+    fn a_picture_beyond_the_limits_is_too_large() {
+        let bytes = Bytes::from(pictures::png_header(30_000, 30_000));
+        assert!(matches!(task().prepare(Input::Image(bytes)), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_spec_that_does_not_fit_the_network_is_refused_with_both_numbers() {
+        let cases = [
+            (
+                refusal(|spec, _| spec.input.width = 48),
+                "model.toml gives width 48, but input \"image\" takes 32",
+            ),
+            (
+                refusal(|spec, _| spec.input.height = 20),
+                "model.toml gives height 20, but input \"image\" takes 24",
+            ),
+            (
+                refusal(|spec, _| {
+                    spec.input.color = Color::Gray;
+                    spec.input.std = vec![0.5];
+                }),
+                "model.toml gives channels 1, but input \"image\" takes 3",
+            ),
+            (
+                refusal(|spec, _| spec.input.mean = vec![0.1, 0.2]),
+                "mean has 2 values, but 1 or 3 are allowed",
+            ),
+            (
+                refusal(|_, signature| signature.outputs[0].shape[1] = Dim::Fixed(7)),
+                "labels.txt has 2 labels, but the network gives 7 logits",
+            ),
+            (
+                refusal(|spec, _| spec.input.name = "pixels".to_owned()),
+                "input.name names the input \"pixels\", but the network's inputs are image",
+            ),
+            (
+                refusal(|_, signature| signature.inputs[0].shape.truncate(3)),
+                "input \"image\" is f32 [batch, 3, 24], but pictures are f32 [batch, channels, height, width]",
+            ),
+            (
+                refusal(|_, signature| signature.inputs.push(port("mask", DType::Bool, &[4]))),
+                "the network also takes \"mask\", bool [batch, 4], which model.toml does not fill",
+            ),
+            (refusal(|spec, _| spec.input.width = 0), "width is 0, but 1 to 4096 pixels are allowed"),
+        ];
+        for (refusal, expected) in cases {
+            assert_eq!(refusal, expected);
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_nonsense_are_refused() {
+        assert!(refusal(|spec, _| spec.input.std = vec![0.0]).contains("divided by 0"));
+        assert!(refusal(|spec, _| spec.input.mean = vec![f32::NAN]).contains("finite"));
+        assert!(refusal(|spec, _| spec.input.scale = 0.0).contains("scale is 0"));
+        assert!(refusal(|spec, _| spec.temperature = -1.0).contains("temperature is -1"));
+        assert!(refusal(|_, signature| signature.outputs.clear()).contains("no output"));
+        assert!(refusal(|spec, _| spec.labels = Labels::File("../labels.txt".into())).contains("plain name"));
+    }
+
+    #[test]
+    fn the_manifest_of_a_classifier_is_read() {
+        let text = "[task.image-classification.input]\nname = 'image'\nwidth = 32\nheight = 24\ncolor = 'rgb'\n\
+                    mean = [0.5]\nstd = [0.5, 0.5, 0.5]\n";
+        let manifest: Manifest = toml::from_str(text).unwrap();
+        assert_eq!(manifest.task, TaskSpec::ImageClassification(spec()));
+    }
+}

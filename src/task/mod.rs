@@ -1,0 +1,144 @@
+//! What a network is for: pure functions of inputs and tensors.
+//!
+//! No async, no locks, no I/O after construction. A task prepares one row of the network's input
+//! from one caller's input, and makes that caller's answer from one row of the network's outputs.
+//! Rows of equal shape may share a run; the pool needs to know no more than that.
+
+pub mod base64;
+pub mod classify;
+mod fit;
+mod scores;
+pub mod sentiment;
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+pub use crate::text::Truncated;
+use crate::{
+    engine::Signature,
+    error::Error,
+    image::{ImageLimits, Rect},
+    manifest::TaskSpec,
+    tensor::Tensors,
+};
+
+/// What one network is for.
+pub trait Task: Send + Sync {
+    /// The task's name, as in `model.toml`: `image-classification`.
+    fn kind(&self) -> &'static str;
+
+    /// The labels that answers choose from.
+    fn labels(&self) -> &[Arc<str>];
+
+    /// Weighs an input without looking into it: cheap enough for an I/O thread. Inputs of one
+    /// `bucket` are likely, not certain, to prepare to rows of one shape.
+    fn weigh(&self, input: &Input) -> Weight;
+
+    /// Turns an input into one row: one tensor per network input, in signature order, without the
+    /// batch axis.
+    fn prepare(&self, input: Input) -> Result<Prepared, Error>;
+
+    /// Turns the network's outputs for one row (without the batch axis) into the answer.
+    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error>;
+
+    /// One row of each shape that `prepare` can make, the cheapest first: what a warm-up runs.
+    fn samples(&self) -> Vec<Tensors>;
+}
+
+/// What a caller brings: owned bytes, nothing decoded yet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An encoded image: JPEG, PNG or WebP.
+    Image(Bytes),
+    /// An encoded image in base64 (RFC 4648, section 4), or a `data:` URL of one (RFC 2397).
+    ImageBase64(Bytes),
+    Text(String),
+}
+
+impl Input {
+    /// The bytes that this input holds.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Self::Image(bytes) | Self::ImageBase64(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+}
+
+/// What an input is likely to cost, known before any work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// Memory that the input holds.
+    pub bytes: usize,
+    /// Inputs of one bucket are batched together; 0 where there is only one.
+    pub bucket: usize,
+}
+
+/// One row, ready to run.
+#[derive(Debug)]
+pub struct Prepared {
+    pub row: Tensors,
+    pub frame: Frame,
+}
+
+/// What the answer needs to remember of the input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// The upright picture's size in pixels, and the region of it that the row shows.
+    Image { width: u32, height: u32, region: Rect },
+    /// Tokens in the row, and whether the text had more.
+    Text { tokens: usize, truncated: Truncated },
+}
+
+/// What a caller gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    Image { width: u32, height: u32, region: Rect, scores: Ranked },
+    Text { tokens: usize, truncated: Truncated, scores: Ranked },
+}
+
+/// Labels with calibrated probabilities, best first. Never empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranked(pub Vec<Scored>);
+
+/// A label and its calibrated probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    pub label: Arc<str>,
+    pub score: f32,
+}
+
+/// What a task needs besides its spec.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskOptions {
+    /// How large a picture may be.
+    pub image: ImageLimits,
+}
+
+/// Builds the task that a manifest names, reading its labels and tokenizer from `dir`; refuses a
+/// spec that does not fit the network, naming both numbers.
+pub fn build(
+    spec: &TaskSpec,
+    dir: &Path,
+    signature: &Signature,
+    options: TaskOptions,
+) -> Result<Arc<dyn Task>, SpecError> {
+    Ok(match spec {
+        TaskSpec::ImageClassification(spec) => {
+            Arc::new(classify::ImageClassification::build(spec, dir, signature, options)?)
+        }
+        TaskSpec::TextClassification(spec) => {
+            Arc::new(sentiment::TextClassification::build(spec, dir, signature)?)
+        }
+    })
+}
+
+/// Why a manifest's task does not fit its files or its network.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    #[error("cannot read {file}: {reason}")]
+    File { file: String, reason: String },
+    #[error("{0}")]
+    Misfit(String),
+}
