@@ -7,6 +7,7 @@ pub mod error;
 pub mod image;
 pub mod manifest;
 pub mod metrics;
+pub mod pool;
 pub mod task;
 pub mod tensor;
 pub mod text;
