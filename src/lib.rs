@@ -8,6 +8,7 @@ pub mod image;
 pub mod manifest;
 pub mod metrics;
 pub mod pool;
+pub mod repository;
 pub mod task;
 pub mod tensor;
 pub mod text;

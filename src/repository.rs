@@ -1,0 +1,216 @@
+//! Model folders on disk, turned into models that the pool can load.
+//!
+//! ```text
+//! models/
+//!   face/
+//!     model.toml      what the network is for; or config.json and its kin, as Hugging Face has them
+//!     labels.txt      what the manifest names
+//!     2/model.onnx    the network; the highest version is served
+//! ```
+//!
+//! Invariant: only regular files below the one canonical root are opened, and each is read up to a
+//! limit. Errors name the model and the file by their plain names, never by the root's path.
+
+mod folder;
+mod hugging_face;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+use self::folder::Folder;
+use crate::{
+    engine::{Engine, tract::TractEngine},
+    manifest::{Manifest, ModelName, Version},
+    pool::{Declared, Loaded},
+    task::{self, TaskOptions},
+};
+
+const MANIFEST: &str = "model.toml";
+const NETWORK: &str = "model.onnx";
+
+/// Largest network, in bytes: what one protobuf message can hold.
+const MAX_NETWORK: u64 = 2 << 30;
+/// Largest manifest or JSON description, in bytes.
+const MAX_MANIFEST: u64 = 4 << 20;
+/// Largest file that a task reads, in bytes.
+const MAX_TASK_FILE: u64 = 256 << 20;
+
+/// Why models cannot be served. For the operator.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    #[error(
+        "cannot read the folder of models, {dir:?}: {reason}; expected a folder with one folder per model"
+    )]
+    Dir { dir: PathBuf, reason: std::io::Error },
+    #[error(
+        "there is no model in {dir:?}; expected folders such as face/, each with {MANIFEST} and 1/{NETWORK}"
+    )]
+    Empty { dir: PathBuf },
+    #[error("the model `{name}`: {reason}")]
+    Model { name: String, reason: String },
+}
+
+/// A model on disk, not loaded yet.
+pub struct Found {
+    pub declared: Declared,
+    /// Bytes of the network's file.
+    pub network_bytes: u64,
+}
+
+/// Finds every model below `dir`, in the order of their names. Networks are read later, on the
+/// pool's threads. Folders that hold no model are skipped with a warning.
+pub fn scan(dir: &Path, options: TaskOptions) -> Result<Vec<Found>, RepositoryError> {
+    let unreadable = |reason| RepositoryError::Dir { dir: dir.to_owned(), reason };
+    let root = dir.canonicalize().map_err(unreadable)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&root).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+        // Dot folders belong to tools and mounts: `.git`, `..data`.
+        if !name.starts_with('.') && root.join(&name).is_dir() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let found = names.into_iter().filter_map(|name| {
+        let model = find(&root, &name, options);
+        model.map_err(|reason| RepositoryError::Model { name, reason }).transpose()
+    });
+    let found: Vec<Found> = found.collect::<Result<_, _>>()?;
+    if found.is_empty() {
+        return Err(RepositoryError::Empty { dir: dir.to_owned() });
+    }
+    Ok(found)
+}
+
+/// Finds the model in the folder called `name`; `None` where there is none.
+fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, String> {
+    let folder = Folder::open(root, name)?;
+    let Some(source) = Source::find(&folder)? else {
+        tracing::warn!(
+            folder = name,
+            "skipped a folder that is not a model: it has no {MANIFEST} and no {}",
+            hugging_face::CONFIG
+        );
+        return Ok(None);
+    };
+    let name: ModelName = name.parse().map_err(|error: crate::manifest::NameError| error.to_string())?;
+    let (version, network) = newest_network(&folder)?;
+    let network_bytes = folder.check(&network, MAX_NETWORK)?.n_bytes;
+    let about = source.about();
+    tracing::debug!(model = %name, %version, network_bytes, "found");
+    let declared = Declared {
+        name,
+        version,
+        description: about.description,
+        licence: about.licence,
+        max_rows: about.max_rows,
+        load: Box::new(move || load(&folder, &network, &source, options)),
+    };
+    Ok(Some(Found { declared, network_bytes }))
+}
+
+/// Reads the network and builds its task.
+fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) -> Result<Loaded, String> {
+    let bytes = folder.read(network, MAX_NETWORK)?;
+    // Weights beside the network may not lead out of the folder that the network stands in.
+    let beside = folder.path().join(network.parent().unwrap_or(Path::new("")));
+    let engine = TractEngine::load(&bytes, Some(&beside))
+        .map_err(|error| format!("{}: {error}", network.display()))?;
+    let manifest = match source {
+        Source::Manifest(manifest) => (**manifest).clone(),
+        Source::HuggingFace(description) => description.manifest(engine.signature())?,
+    };
+    for file in manifest.task.files() {
+        folder.check(file, MAX_TASK_FILE)?;
+    }
+    let task = task::build(&manifest.task, folder.path(), engine.signature(), options)
+        .map_err(|error| error.to_string())?;
+    Ok(Loaded { engine: Arc::new(engine), task })
+}
+
+/// What says what a network is for.
+enum Source {
+    Manifest(Box<Manifest>),
+    /// Not a manifest yet: the names of the network's inputs are missing.
+    HuggingFace(Box<hugging_face::Description>),
+}
+
+/// What is known of a model before its network is read.
+struct About {
+    description: String,
+    licence: String,
+    max_rows: usize,
+}
+
+impl Source {
+    fn find(folder: &Folder) -> Result<Option<Self>, String> {
+        if folder.has(Path::new(MANIFEST)) {
+            let text = folder.read_text(Path::new(MANIFEST), MAX_MANIFEST)?;
+            let manifest = Manifest::parse(&text).map_err(|reason| format!("{MANIFEST}: {reason}"))?;
+            if manifest.batch.max_rows == 0 {
+                return Err(format!("{MANIFEST}: batch.max_rows is 0; allowed is 1 and more"));
+            }
+            return Ok(Some(Self::Manifest(Box::new(manifest))));
+        }
+        if folder.has(Path::new(hugging_face::CONFIG)) {
+            return hugging_face::Description::read(folder).map(|d| Some(Self::HuggingFace(Box::new(d))));
+        }
+        match newest_network(folder) {
+            Ok(_) => Err(format!(
+                "there is a {NETWORK}, but nothing says what it is for; expected {MANIFEST} or {}",
+                hugging_face::CONFIG
+            )),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn about(&self) -> About {
+        match self {
+            Self::Manifest(manifest) => About {
+                description: manifest.description.clone(),
+                licence: manifest.licence.clone(),
+                max_rows: manifest.batch.max_rows,
+            },
+            Self::HuggingFace(description) => About {
+                description: description.summary(),
+                licence: String::new(),
+                max_rows: description.max_rows(),
+            },
+        }
+    }
+}
+
+/// Finds the network with the highest version: `<version>/model.onnx`, or version 1 as `model.onnx`
+/// or `onnx/model.onnx` in the folder itself.
+fn newest_network(folder: &Folder) -> Result<(Version, PathBuf), String> {
+    let mut found: Vec<(Version, PathBuf)> = Vec::new();
+    for name in folder.subfolders()? {
+        if let Ok(number) = name.parse() {
+            found.push((Version(number), Path::new(&name).join(NETWORK)));
+        }
+    }
+    found.extend([PathBuf::from(NETWORK), Path::new("onnx").join(NETWORK)].map(|path| (Version(1), path)));
+    found.retain(|(_, path)| folder.has(path));
+    found.sort();
+    let [rest @ .., (version, path)] = found.as_slice() else {
+        return Err(format!(
+            "there is no network; expected 1/{NETWORK}, the folder's name being the version"
+        ));
+    };
+    if let Some((_, twin)) = rest.iter().find(|(other, _)| other == version) {
+        return Err(format!(
+            "{} and {} are both version {version}; expected one",
+            twin.display(),
+            path.display()
+        ));
+    }
+    Ok((*version, path.clone()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! Folders as other tools write them: `config.json`, `preprocessor_config.json`, `tokenizer.json`.
+//!
+//! Invariant: what a [`Manifest`] cannot say is refused with its name, never approximated, so that
+//! a model answers here as it does where it was made.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{MAX_MANIFEST, folder::Folder};
+use crate::{
+    engine::{Dim, Signature},
+    manifest::{
+        BatchSpec, Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Labels, Manifest, TaskSpec,
+        TextClassificationSpec,
+    },
+};
+
+pub(super) const CONFIG: &str = "config.json";
+const PREPROCESSOR: &str = "preprocessor_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
+/// Tokens that a text model reads where its files do not say.
+const USUAL_MAX_TOKENS: usize = 512;
+
+/// What the files say; the names of the network's inputs are its own.
+#[derive(Debug)]
+pub(super) struct Description {
+    config: Config,
+    labels: Vec<String>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Image(Box<Preprocessor>),
+    Text { max_tokens: usize },
+}
+
+/// The keys of `config.json` that matter here; there are many others.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    model_type: Option<String>,
+    problem_type: Option<String>,
+    id2label: BTreeMap<String, String>,
+    label2id: BTreeMap<String, u64>,
+    max_position_embeddings: Option<usize>,
+    pad_token_id: Option<i64>,
+}
+
+/// The keys of `tokenizer_config.json` that matter here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct TokenizerConfig {
+    /// Written as 1e30 where there is no limit.
+    model_max_length: Option<f64>,
+}
+
+/// The keys of `preprocessor_config.json` that matter here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Preprocessor {
+    do_resize: Option<bool>,
+    size: Option<Size>,
+    resample: Option<u32>,
+    do_center_crop: Option<bool>,
+    crop_size: Option<Size>,
+    do_rescale: Option<bool>,
+    rescale_factor: Option<f64>,
+    do_normalize: Option<bool>,
+    image_mean: Option<Vec<f32>>,
+    image_std: Option<Vec<f32>>,
+}
+
+/// A size as the various versions of the format write it.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Shortest { shortest_edge: u32 },
+    Exactly { width: u32, height: u32 },
+    Number(u32),
+}
+
+impl Description {
+    /// Reads the description in `folder`, which has a [`CONFIG`].
+    pub(super) fn read(folder: &Folder) -> Result<Self, String> {
+        let config: Config = json(folder, CONFIG)?;
+        if let Some(problem) = config.problem_type.as_deref().filter(|p| *p != "single_label_classification")
+        {
+            return Err(format!(
+                "{CONFIG}: the problem_type {problem:?} is not served; expected \"single_label_classification\""
+            ));
+        }
+        let labels = labels(&config)?;
+        let kind = match (folder.has(Path::new(PREPROCESSOR)), folder.has(Path::new(TOKENIZER))) {
+            (true, false) => Kind::Image(Box::new(json(folder, PREPROCESSOR)?)),
+            (false, true) => Kind::Text { max_tokens: max_tokens(folder, &config)? },
+            (true, true) => {
+                return Err(format!(
+                    "there are both {PREPROCESSOR} and {TOKENIZER}; a network that takes images and texts is not served"
+                ));
+            }
+            (false, false) => {
+                return Err(format!("there is neither {PREPROCESSOR} nor {TOKENIZER}; expected one"));
+            }
+        };
+        Ok(Self { config, labels, kind })
+    }
+
+    /// What the model is, in one line.
+    pub(super) fn summary(&self) -> String {
+        let kind = match self.kind {
+            Kind::Image(_) => "image",
+            Kind::Text { .. } => "text",
+        };
+        let of = self.config.model_type.as_deref().map(|kind| format!("{kind}, ")).unwrap_or_default();
+        format!("{of}{kind} classification into {} labels", self.labels.len())
+    }
+
+    /// Most rows that one run takes: texts gain by sharing a run, images do not.
+    pub(super) fn max_rows(&self) -> usize {
+        match self.kind {
+            Kind::Image(_) => 1,
+            Kind::Text { .. } => 8,
+        }
+    }
+
+    /// Turns the description into a manifest for a network of that signature.
+    pub(super) fn manifest(&self, signature: &Signature) -> Result<Manifest, String> {
+        let labels = Labels::Inline(self.labels.clone());
+        let task = match &self.kind {
+            Kind::Image(preprocessor) => TaskSpec::ImageClassification(ImageClassificationSpec {
+                labels,
+                temperature: 1.0,
+                input: image_input(preprocessor, signature)?,
+            }),
+            Kind::Text { max_tokens } => TaskSpec::TextClassification(TextClassificationSpec {
+                labels,
+                tokenizer: TOKENIZER.into(),
+                temperature: 1.0,
+                max_tokens: *max_tokens,
+                pad_id: self.config.pad_token_id.unwrap_or(0),
+                ids: named(signature, "input_ids")?,
+                ids_reversed: None,
+                mask: signature.input("attention_mask").map(|(_, port)| port.name.clone()),
+            }),
+        };
+        let batch = BatchSpec { max_rows: self.max_rows() };
+        Ok(Manifest { description: self.summary(), licence: String::new(), task, batch })
+    }
+}
+
+fn json<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<T, String> {
+    let bytes = folder.read(Path::new(file), MAX_MANIFEST)?;
+    serde_json::from_slice(&bytes).map_err(|error| format!("{file}: {error}"))
+}
+
+/// The labels by their numbers, which must be 0 and up without a gap.
+fn labels(config: &Config) -> Result<Vec<String>, String> {
+    let mut numbered: Vec<(u64, String)> = Vec::new();
+    for (id, label) in &config.id2label {
+        let number =
+            id.parse().map_err(|_| format!("{CONFIG}: id2label has the key {id:?}; expected numbers"))?;
+        numbered.push((number, label.clone()));
+    }
+    if numbered.is_empty() {
+        numbered.extend(config.label2id.iter().map(|(label, id)| (*id, label.clone())));
+    }
+    numbered.sort();
+    if numbered.is_empty() {
+        return Err(format!("{CONFIG} names no labels; expected id2label"));
+    }
+    if let Some((expected, (found, _))) =
+        (0u64..).zip(&numbered).find(|(expected, (found, _))| expected != found)
+    {
+        return Err(format!(
+            "{CONFIG}: the labels are not numbered without a gap: {found} stands for {expected}"
+        ));
+    }
+    Ok(numbered.into_iter().map(|(_, label)| label).collect())
+}
+
+fn max_tokens(folder: &Folder, config: &Config) -> Result<usize, String> {
+    let tokenizer: TokenizerConfig = match folder.has(Path::new(TOKENIZER_CONFIG)) {
+        true => json(folder, TOKENIZER_CONFIG)?,
+        false => TokenizerConfig::default(),
+    };
+    let by_tokenizer = tokenizer.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
+    // RoBERTa and its kin number their positions from pad_token_id + 1.
+    let offset = match config.model_type.as_deref() {
+        Some("roberta" | "xlm-roberta" | "camembert") => 2,
+        _ => 0,
+    };
+    let by_positions = config.max_position_embeddings.map(|n| n.saturating_sub(offset).max(1));
+    Ok(by_tokenizer.into_iter().chain(by_positions).min().unwrap_or(USUAL_MAX_TOKENS))
+}
+
+fn named(signature: &Signature, name: &str) -> Result<String, String> {
+    let has =
+        || signature.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
+    let found = signature.input(name).map(|(_, port)| port.name.clone());
+    found.ok_or_else(|| format!("the network has no input `{name}`; it has {}", has()))
+}
+
+fn image_input(preprocessor: &Preprocessor, signature: &Signature) -> Result<ImageInputSpec, String> {
+    let name = named(signature, "pixel_values")?;
+    let (width, height, fit) = geometry(preprocessor)?;
+    let filter = match preprocessor.resample {
+        None | Some(2) => Filter::Bilinear,
+        Some(3) => Filter::Bicubic,
+        Some(other) => {
+            return Err(format!(
+                "{PREPROCESSOR}: resample {other} is not served; expected 2 (bilinear) or 3 (bicubic)"
+            ));
+        }
+    };
+    let scale = match preprocessor.do_rescale {
+        Some(false) => 1.0,
+        _ => preprocessor.rescale_factor.unwrap_or(1.0 / 255.0) as f32,
+    };
+    let (mean, std) = match (preprocessor.do_normalize, &preprocessor.image_mean, &preprocessor.image_std) {
+        (Some(false), ..) => (vec![0.0], vec![1.0]),
+        (_, Some(mean), Some(std)) => (mean.clone(), std.clone()),
+        _ => return Err(format!("{PREPROCESSOR}: image_mean or image_std is missing")),
+    };
+    let color = match signature.input(&name).and_then(|(_, port)| port.shape.get(1)) {
+        Some(Dim::Fixed(1)) => Color::Gray,
+        _ => Color::Rgb,
+    };
+    Ok(ImageInputSpec { name, width, height, color, fit, filter, scale, mean, std })
+}
+
+/// The size of the network's input, and how a picture fills it.
+fn geometry(preprocessor: &Preprocessor) -> Result<(u32, u32, Fit), String> {
+    if preprocessor.do_resize == Some(false) {
+        return Err(format!("{PREPROCESSOR}: do_resize is false; pictures of any size are not served"));
+    }
+    let size = preprocessor.size.ok_or_else(|| format!("{PREPROCESSOR} names no size"))?;
+    let crop = preprocessor.crop_size.filter(|_| preprocessor.do_center_crop == Some(true));
+    match (size, crop) {
+        (Size::Exactly { width, height }, None) => Ok((width, height, Fit::Stretch)),
+        (Size::Number(side), None) => Ok((side, side, Fit::Stretch)),
+        // Cutting the whole stretched picture is no cut.
+        (Size::Exactly { .. } | Size::Number(_), Some(cut)) if cut == size => {
+            geometry(&Preprocessor { size: Some(size), ..Preprocessor::default() })
+        }
+        (Size::Shortest { shortest_edge: side }, Some(cut)) if square(cut) == Some(side) => {
+            Ok((side, side, Fit::Cover))
+        }
+        (size, crop) => Err(format!(
+            "{PREPROCESSOR}: the size {size:?} with the cut {crop:?} is not served; expected width and height, or a \
+             shortest_edge with a square cut of that side; a model.toml can say what comes closest"
+        )),
+    }
+}
+
+fn square(size: Size) -> Option<u32> {
+    match size {
+        Size::Number(side) => Some(side),
+        Size::Exactly { width, height } if width == height => Some(width),
+        Size::Exactly { .. } | Size::Shortest { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{engine::Port, tensor::DType};
+
+    fn described(files: &[(&str, &str)]) -> Result<Description, String> {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        fs::create_dir(path.join("m")).unwrap();
+        for (name, text) in files {
+            fs::write(path.join("m").join(name), text).unwrap();
+        }
+        Description::read(&Folder::open(&path, "m").unwrap())
+    }
+
+    fn signature(inputs: &[&str], channels: usize) -> Signature {
+        let port = |name: &&str| Port {
+            name: (*name).to_owned(),
+            dtype: DType::F32,
+            shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(channels)],
+        };
+        Signature { inputs: inputs.iter().map(port).collect(), outputs: vec![] }
+    }
+
+    const LABELS: &str = r#"{"model_type": "vit", "id2label": {"0": "cat", "10": "k", "2": "b", "1": "a", "3": "c",
+        "4": "d", "5": "e", "6": "f", "7": "g", "8": "h", "9": "i"}, "hidden_size": 192}"#;
+
+    fn image(preprocessor: &str) -> Result<ImageInputSpec, String> {
+        let manifest = described(&[(CONFIG, LABELS), (PREPROCESSOR, preprocessor)])?
+            .manifest(&signature(&["pixel_values"], 3))?;
+        let TaskSpec::ImageClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+        Ok(spec.input)
+    }
+
+    #[test]
+    fn labels_stand_in_the_order_of_their_numbers() {
+        let description = described(&[(CONFIG, LABELS), (PREPROCESSOR, "{}")]).unwrap();
+        assert_eq!(description.labels, ["cat", "a", "b", "c", "d", "e", "f", "g", "h", "i", "k"]);
+        assert_eq!(description.summary(), "vit, image classification into 11 labels");
+        let inverse = described(&[(CONFIG, r#"{"label2id": {"no": 0, "yes": 1}}"#), (TOKENIZER, "{}")]);
+        assert_eq!(inverse.unwrap().labels, ["no", "yes"]);
+    }
+
+    #[test]
+    fn labels_with_a_gap_are_refused() {
+        for (config, expected) in [
+            (r#"{"id2label": {"0": "a", "2": "b"}}"#, "2 stands for 1"),
+            (r#"{"id2label": {"a": "b"}}"#, "expected numbers"),
+            ("{}", "names no labels"),
+            ("[", "config.json: EOF"),
+        ] {
+            let error = described(&[(CONFIG, config), (TOKENIZER, "{}")]).unwrap_err();
+            assert!(error.contains(expected), "{config}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stretching_preprocessor_becomes_an_input() {
+        let input = image(
+            r#"{"do_resize": true, "size": {"height": 224, "width": 192}, "resample": 3, "do_rescale": true,
+                "rescale_factor": 0.00392156862745098, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2]}"#,
+        );
+        assert_eq!(
+            input.unwrap(),
+            ImageInputSpec {
+                name: "pixel_values".to_owned(),
+                width: 192,
+                height: 224,
+                color: Color::Rgb,
+                fit: Fit::Stretch,
+                filter: Filter::Bicubic,
+                scale: 1.0 / 255.0,
+                mean: vec![0.5, 0.4, 0.3],
+                std: vec![0.2, 0.2, 0.2],
+            }
+        );
+    }
+
+    #[test]
+    fn a_shortest_edge_with_a_cut_of_that_side_covers() {
+        let text = r#"{"size": {"shortest_edge": 224}, "do_center_crop": true, "crop_size": {"height": 224, "width": 224},
+            "do_normalize": false, "do_rescale": false}"#;
+        let input = image(text).unwrap();
+        assert_eq!((input.width, input.height, input.fit), (224, 224, Fit::Cover));
+        assert_eq!((input.scale, input.mean, input.std), (1.0, vec![0.0], vec![1.0]));
+    }
+
+    #[test]
+    fn what_a_manifest_cannot_say_is_refused_not_approximated() {
+        let normal = r#""image_mean": [0.5], "image_std": [0.5]"#;
+        for (text, expected) in [
+            (format!(r#"{{"size": 224, "resample": 1, {normal}}}"#), "resample 1 is not served"),
+            (
+                format!(
+                    r#"{{"size": {{"shortest_edge": 256}}, "do_center_crop": true, "crop_size": 224, {normal}}}"#
+                ),
+                "is not served",
+            ),
+            (format!(r#"{{"size": {{"shortest_edge": 224}}, {normal}}}"#), "is not served"),
+            (format!(r#"{{"size": 224, "do_resize": false, {normal}}}"#), "do_resize is false"),
+            (r#"{"size": 224}"#.to_owned(), "image_mean or image_std is missing"),
+            ("{}".to_owned(), "names no size"),
+        ] {
+            let error = image(&text).unwrap_err();
+            assert!(error.starts_with(PREPROCESSOR) && error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_colours_are_those_of_the_network() {
+        let files =
+            [(CONFIG, LABELS), (PREPROCESSOR, r#"{"size": 8, "image_mean": [0.5], "image_std": [0.5]}"#)];
+        let manifest = described(&files).unwrap().manifest(&signature(&["pixel_values"], 1)).unwrap();
+        let TaskSpec::ImageClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+        assert_eq!(spec.input.color, Color::Gray);
+    }
+
+    #[test]
+    fn a_text_model_takes_its_length_from_the_tightest_limit() {
+        let text = |config: &str, tokenizer: &str| {
+            let config = format!(r#"{{"id2label": {{"0": "a"}}, {config}}}"#);
+            let files = [(CONFIG, config.as_str()), (TOKENIZER, "{}"), (TOKENIZER_CONFIG, tokenizer)];
+            let manifest =
+                described(&files).unwrap().manifest(&signature(&["input_ids", "attention_mask"], 1)).unwrap();
+            let TaskSpec::TextClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+            spec
+        };
+        let spec =
+            text(r#""model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1"#, "{}");
+        assert_eq!((spec.max_tokens, spec.pad_id), (512, 1));
+        assert_eq!((spec.ids.as_str(), spec.mask.as_deref()), ("input_ids", Some("attention_mask")));
+        assert_eq!(text(r#""max_position_embeddings": 512"#, r#"{"model_max_length": 128}"#).max_tokens, 128);
+        assert_eq!(text(r#""pad_token_id": null"#, r#"{"model_max_length": 1e30}"#).max_tokens, 512);
+    }
+
+    #[test]
+    fn a_network_without_the_usual_inputs_is_refused_with_those_it_has() {
+        let description = described(&[(CONFIG, LABELS), (TOKENIZER, "{}")]).unwrap();
+        let error = description.manifest(&signature(&["tokens", "mask"], 1)).unwrap_err();
+        assert_eq!(error, "the network has no input `input_ids`; it has `tokens`, `mask`");
+    }
+
+    #[test]
+    fn it_must_be_clear_whether_images_or_texts_are_taken() {
+        assert!(described(&[(CONFIG, LABELS)]).unwrap_err().contains("neither"));
+        assert!(
+            described(&[(CONFIG, LABELS), (PREPROCESSOR, "{}"), (TOKENIZER, "{}")])
+                .unwrap_err()
+                .contains("both")
+        );
+        let many = LABELS.replace("\"vit\"", "\"vit\", \"problem_type\": \"multi_label_classification\"");
+        assert!(described(&[(CONFIG, &many), (TOKENIZER, "{}")]).unwrap_err().contains("is not served"));
+    }
+}
