@@ -1,0 +1,242 @@
+//! What operators ask: the models, health, readiness, metrics.
+//!
+//! Invariant: `/healthz` touches nothing that work can hold, so that it answers at any load.
+
+use std::{fmt::Write, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{
+    AppState, PATHS,
+    extract::Parameters,
+    predict::find,
+    problem::{KINDS, Refusal},
+};
+use crate::{
+    engine::{Dim, Port},
+    error::Error,
+    manifest::Version,
+    pool::{Measured, Model, State as ModelState},
+};
+
+/// When to ask again whether the server is ready: models load in well under a second.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// OpenMetrics 1.0, which every Prometheus since 2.5 reads.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `GET /`
+pub(super) async fn index() -> impl IntoResponse {
+    let paths: Vec<_> =
+        PATHS.iter().map(|(method, path, what)| PathBody { method, path, description: what }).collect();
+    Json(IndexBody { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), paths })
+}
+
+#[derive(Serialize)]
+struct IndexBody {
+    name: &'static str,
+    version: &'static str,
+    paths: Vec<PathBody>,
+}
+
+#[derive(Serialize)]
+struct PathBody {
+    method: &'static str,
+    path: &'static str,
+    description: &'static str,
+}
+
+/// `GET /healthz`
+pub(super) async fn healthz() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], "{\"alive\":true}")
+}
+
+/// `GET /readyz`
+pub(super) async fn readyz(State(state): State<AppState>) -> Result<Response, Refusal> {
+    let refuse = |reason: String| Error::Unavailable { reason: reason.into(), retry_after: ASK_AGAIN };
+    if state.is_stopping() {
+        return Err(refuse("the server is stopping".to_owned()).into());
+    }
+    let models = state.pool().models().iter().map(|model| (model.name().as_str(), model.state()));
+    match not_ready(models) {
+        Some(reason) => Err(refuse(reason).into()),
+        None => Ok(([(CONTENT_TYPE, "application/json")], "{\"ready\":true}").into_response()),
+    }
+}
+
+/// Names the models that are not ready, and how; `None` where all are.
+fn not_ready<'m>(models: impl Iterator<Item = (&'m str, ModelState)>) -> Option<String> {
+    let mut reason = String::new();
+    for (name, state) in models {
+        let how = match state {
+            ModelState::Ready => continue,
+            ModelState::Loading => "is loading",
+            ModelState::Failed(_) => "failed to load",
+            ModelState::Stopping => "is stopping",
+        };
+        let comma = if reason.is_empty() { "" } else { ", " };
+        // Writing into a String cannot fail.
+        let _ = write!(reason, "{comma}the model `{name}` {how}");
+    }
+    (!reason.is_empty()).then_some(reason)
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, OPEN_METRICS)], state.metrics().encode())
+}
+
+/// `GET /problems/{slug}`: what the `type` of a refusal refers to.
+pub(super) async fn problem(slug: Result<Path<String>, PathRejection>) -> Result<Response, Refusal> {
+    let Ok(Path(slug)) = slug else { return Err(Refusal::NOT_FOUND) };
+    let kind = KINDS.iter().find(|kind| kind.slug == slug).ok_or(Refusal::NOT_FOUND)?;
+    let text = format!("{} {}: {}. {}\n", kind.status.as_u16(), kind.slug, kind.title, kind.advice);
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+}
+
+/// `GET /v1/models`
+pub(super) async fn models(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
+    Parameters::parse(request.uri(), &[])?;
+    let models = state.pool().models().iter().map(|model| ModelBody::of(model)).collect();
+    Ok(Json(ModelsBody { models }).into_response())
+}
+
+/// `GET /v1/models/{name}`
+pub(super) async fn model(
+    State(state): State<AppState>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
+    Parameters::parse(request.uri(), &[])?;
+    Ok(Json(ModelBody::of(find(state.pool(), &name)?)).into_response())
+}
+
+#[derive(Serialize)]
+struct ModelsBody<'a> {
+    models: Vec<ModelBody<'a>>,
+}
+
+/// What is known of a model. What only its files tell is missing until it is loaded.
+#[derive(Serialize)]
+struct ModelBody<'a> {
+    name: &'a str,
+    versions: [Version; 1],
+    state: &'static str,
+    /// Why loading failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    description: &'a str,
+    licence: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs: Option<Vec<PortBody<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<Vec<PortBody<'a>>>,
+    cost: Vec<CostBody>,
+}
+
+impl<'a> ModelBody<'a> {
+    fn of(model: &'a Model) -> Self {
+        let state = model.state();
+        let ports = |ports: &'a [Port]| ports.iter().map(PortBody::of).collect();
+        Self {
+            name: model.name().as_str(),
+            versions: [model.version()],
+            state: state.name(),
+            reason: match state {
+                ModelState::Failed(reason) => Some(reason),
+                ModelState::Loading | ModelState::Ready | ModelState::Stopping => None,
+            },
+            description: model.description(),
+            licence: model.licence(),
+            task: model.task().map(|task| task.kind()),
+            labels: model.task().map(|task| task.labels().iter().map(|label| &**label).collect()),
+            inputs: model.signature().map(|signature| ports(&signature.inputs)),
+            outputs: model.signature().map(|signature| ports(&signature.outputs)),
+            cost: model.measured().iter().map(CostBody::of).collect(),
+        }
+    }
+}
+
+/// An input or output of a network.
+#[derive(Serialize)]
+struct PortBody<'a> {
+    name: &'a str,
+    dtype: String,
+    shape: Vec<DimBody<'a>>,
+}
+
+/// An extent: a number where it is fixed, a name where the caller chooses it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum DimBody<'a> {
+    Fixed(usize),
+    Free(&'a str),
+}
+
+impl<'a> PortBody<'a> {
+    fn of(port: &'a Port) -> Self {
+        let dim = |dim: &'a Dim| match dim {
+            Dim::Fixed(n) => DimBody::Fixed(*n),
+            Dim::Free(name) => DimBody::Free(name),
+        };
+        Self { name: &port.name, dtype: port.dtype.to_string(), shape: port.shape.iter().map(dim).collect() }
+    }
+}
+
+/// Measured CPU time per row, in runs of so many rows.
+#[derive(Serialize)]
+struct CostBody {
+    rows: usize,
+    cpu_ms_per_row: f64,
+    runs: u64,
+}
+
+impl CostBody {
+    fn of(measured: &Measured) -> Self {
+        // Whole microseconds: what is beyond them is noise.
+        let cpu_ms_per_row = (measured.seconds_per_row * 1e6).round() / 1e3;
+        Self { rows: measured.rows, cpu_ms_per_row, runs: measured.runs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    #[test]
+    fn every_model_that_is_not_ready_is_named() {
+        let ready = [("face", ModelState::Ready), ("sentiment", ModelState::Ready)];
+        assert_eq!(not_ready(ready.into_iter()), None);
+        let failed = ModelState::Failed("cannot open /srv/x".to_owned());
+        let mixed = [("a", ModelState::Loading), ("b", ModelState::Ready), ("c", failed)];
+        assert_eq!(
+            not_ready(mixed.into_iter()).unwrap(),
+            "the model `a` is loading, the model `c` failed to load"
+        );
+    }
+
+    #[test]
+    fn a_port_tells_fixed_extents_from_free_ones() {
+        let shape = vec![Dim::Free("batch".to_owned()), Dim::Fixed(48)];
+        let port = Port { name: "input".to_owned(), dtype: DType::F32, shape };
+        insta::assert_snapshot!(serde_json::to_string(&PortBody::of(&port)).unwrap(), @r#"{"name":"input","dtype":"f32","shape":["batch",48]}"#);
+    }
+
+    #[test]
+    fn a_cost_is_in_milliseconds_of_cpu() {
+        let measured = Measured { rows: 8, seconds_per_row: 0.001_234_567, runs: 5 };
+        insta::assert_snapshot!(serde_json::to_string(&CostBody::of(&measured)).unwrap(), @r#"{"rows":8,"cpu_ms_per_row":1.235,"runs":5}"#);
+    }
+}

@@ -1,0 +1,197 @@
+//! Reads a body that has been admitted, within its limit and its time.
+//!
+//! Invariant: memory grows only after the slot has granted it, frame by frame.
+
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use super::problem::Refusal;
+use crate::error::{Amount, Error};
+
+/// Bytes that are looked at before other requests get their turn: well below half a millisecond, even
+/// where every byte is dear.
+pub(super) const STEP: usize = 64 << 10;
+
+/// What is measured when a body is too large.
+const WHAT: &str = "body bytes";
+
+/// Within which limits a body is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimits {
+    /// The most bytes.
+    pub(super) bytes: u64,
+    /// The longest wait, from the first byte asked for.
+    pub(super) timeout: Duration,
+    /// When the request's head arrived.
+    pub(super) arrived: Instant,
+    /// How long after that its answer is of use.
+    pub(super) deadline: Duration,
+}
+
+/// The length that a body declares; refuses one that is larger than `most` bytes.
+pub(super) fn declared_length(body: &Body, most: u64) -> Result<Option<usize>, Error> {
+    match body.size_hint().exact() {
+        Some(length) if length > most => {
+            Err(Error::TooLarge { what: WHAT, got: Amount::Exactly(length), limit: most })
+        }
+        Some(length) => Ok(usize::try_from(length).ok()),
+        None => Ok(None),
+    }
+}
+
+/// Reads all of `body`. `grow` is asked before bytes are kept.
+pub(super) async fn read(
+    body: Body,
+    limits: BodyLimits,
+    grow: impl FnMut(usize) -> Result<(), Error>,
+) -> Result<Bytes, Refusal> {
+    let now = Instant::now();
+    let until = (now + limits.timeout).min(limits.arrived + limits.deadline);
+    match tokio::time::timeout_at(until.into(), collect(body, limits.bytes, grow)).await {
+        Ok(read) => read.map_err(Refusal::from),
+        Err(_) => Err(Refusal::body_timeout(until.saturating_duration_since(now))),
+    }
+}
+
+async fn collect(
+    mut body: Body,
+    most: u64,
+    mut grow: impl FnMut(usize) -> Result<(), Error>,
+) -> Result<Bytes, Error> {
+    let declared = declared_length(&body, most)?;
+    // Only addresses: the system gives memory for them as they are written.
+    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
+    while let Some(frame) = body.frame().await {
+        // The cause is the connection's; what callers can act on is that the body did not come whole.
+        let frame = frame.map_err(|_| Error::malformed("the body ended early, or its chunks are broken"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (bytes.len() + data.len()) as u64 > most {
+            return Err(Error::TooLarge { what: WHAT, got: Amount::More, limit: most });
+        }
+        grow(data.len())?;
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use axum::http::StatusCode;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body of unknown length: these chunks, then silence or the end.
+    struct Chunks {
+        chunks: Vec<&'static [u8]>,
+        then: Then,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Then {
+        End,
+        Silence,
+    }
+
+    impl HttpBody for Chunks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.chunks.is_empty() {
+                return match self.then {
+                    Then::End => Poll::Ready(None),
+                    Then::Silence => Poll::Pending,
+                };
+            }
+            let chunk = self.chunks.remove(0);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(chunk)))))
+        }
+    }
+
+    fn chunks(chunks: &[&'static [u8]], then: Then) -> Body {
+        Body::new(Chunks { chunks: chunks.to_vec(), then })
+    }
+
+    fn limits() -> BodyLimits {
+        BodyLimits {
+            bytes: 8,
+            timeout: Duration::from_secs(3),
+            arrived: Instant::now(),
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_declared_body_takes_room_as_it_arrives() {
+        let mut asked = 0;
+        let body = Body::from("12345678");
+        assert_eq!(declared_length(&body, 8), Ok(Some(8)));
+        let grow = |n| {
+            asked += n;
+            Ok(())
+        };
+        assert_eq!(run(read(body, limits(), grow)).unwrap(), "12345678");
+        assert_eq!(asked, 8);
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_grows_frame_by_frame() {
+        let mut asked = Vec::new();
+        let body = chunks(&[b"123", b"45"], Then::End);
+        assert_eq!(declared_length(&body, 8), Ok(None));
+        let bytes = run(read(body, limits(), |n| {
+            asked.push(n);
+            Ok(())
+        }));
+        assert_eq!(bytes.unwrap(), "12345");
+        assert_eq!(asked, [3, 2]);
+    }
+
+    #[test]
+    fn a_body_that_is_too_large_is_refused_by_its_length_or_when_it_passes() {
+        let declared = declared_length(&Body::from("123456789"), 8).unwrap_err();
+        assert_eq!(declared.to_string(), "body bytes: 9 is more than the 8 allowed");
+        let counted =
+            run(read(chunks(&[b"12345", b"6789"], Then::Silence), limits(), |_| Ok(()))).unwrap_err();
+        assert_eq!(counted.cause(), "body bytes: what was sent is more than the 8 allowed");
+    }
+
+    #[test]
+    fn growth_that_is_not_granted_ends_the_reading() {
+        let full =
+            || Error::Overloaded { reason: "the queue is full".into(), retry_after: Duration::from_secs(1) };
+        let refusal = run(read(chunks(&[b"1"], Then::Silence), limits(), |_| Err(full()))).unwrap_err();
+        assert_eq!(refusal, full().into());
+    }
+
+    #[test]
+    fn a_silent_sender_is_given_up_on_at_the_nearer_of_timeout_and_deadline() {
+        for (timeout, deadline) in [(10, 60_000), (60_000, 10)] {
+            let limits = BodyLimits {
+                timeout: Duration::from_millis(timeout),
+                deadline: Duration::from_millis(deadline),
+                ..limits()
+            };
+            let refusal = run(read(chunks(&[b"1"], Then::Silence), limits, |_| Ok(()))).unwrap_err();
+            assert_eq!(refusal.kind().status, StatusCode::REQUEST_TIMEOUT);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! What a request's head says: parameters, deadline, and the form of the body.
+//!
+//! Invariant: nothing here reads the body, so a bad head is refused before a byte of it is asked for.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    extract::Query,
+    http::{
+        HeaderMap, Uri,
+        header::{CONTENT_ENCODING, CONTENT_TYPE},
+    },
+};
+
+use super::problem::quote;
+use crate::{config::PoolConfig, error::Error};
+
+/// The header in which a caller names its deadline, in milliseconds.
+pub(super) const DEADLINE: &str = "x-deadline-ms";
+
+/// What may follow the `?`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    /// The model to ask instead of the path's own.
+    pub(super) model: Option<String>,
+    /// How many of the ranked scores to answer; all where it is absent.
+    pub(super) top_k: Option<usize>,
+}
+
+impl Parameters {
+    /// Reads the query; refuses any parameter that is not among `allowed`, given twice, or malformed.
+    pub(super) fn parse(uri: &Uri, allowed: &[&str]) -> Result<Self, Error> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|_| Error::malformed("the query is not of the form name=value&name=value"))?;
+        let mut parameters = Self::default();
+        for (name, value) in pairs {
+            if !allowed.contains(&name.as_str()) {
+                return Err(unknown_parameter(&name, allowed));
+            }
+            let again = match name.as_str() {
+                "model" => parameters.model.replace(value).is_some(),
+                "top_k" => parameters.top_k.replace(parse_top_k(&value)?).is_some(),
+                _ => return Err(unknown_parameter(&name, allowed)),
+            };
+            if again {
+                return Err(Error::malformed(format!(
+                    "the query parameter `{name}` is given twice; once is allowed"
+                )));
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+fn unknown_parameter(name: &str, allowed: &[&str]) -> Error {
+    let allowed = match allowed {
+        [] => "this path takes none".to_owned(),
+        names => format!("allowed are {}", names.join(", ")),
+    };
+    Error::malformed(format!("unknown query parameter `{}`; {allowed}", quote(name)))
+}
+
+fn parse_top_k(value: &str) -> Result<usize, Error> {
+    value.parse().ok().filter(|n| *n >= 1).ok_or_else(|| {
+        Error::malformed(format!("top_k is `{}`; allowed is a whole number of at least 1", quote(value)))
+    })
+}
+
+/// How long after its arrival the caller can still use the answer.
+pub(super) fn deadline(headers: &HeaderMap, pool: &PoolConfig) -> Result<Duration, Error> {
+    let mut values = headers.get_all(DEADLINE).iter();
+    let Some(value) = values.next() else { return Ok(pool.deadline) };
+    let most = pool.max_deadline.as_millis();
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
+    let ms: Option<u64> = digits.and_then(|text| text.parse().ok());
+    match ms {
+        Some(ms) if ms >= 1 && u128::from(ms) <= most && values.next().is_none() => {
+            Ok(Duration::from_millis(ms))
+        }
+        _ => {
+            let got = quote(&String::from_utf8_lossy(value.as_bytes()));
+            Err(Error::malformed(format!(
+                "{DEADLINE} is `{got}`; allowed is one whole number from 1 to {most}"
+            )))
+        }
+    }
+}
+
+/// The form of a body, by its `Content-Type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One encoded image, its format found by looking.
+    Image,
+    /// `multipart/form-data` with this boundary.
+    Multipart(String),
+    Json,
+    /// One text in UTF-8.
+    PlainText,
+}
+
+const IMAGE_FORMS: &str = "allowed are image/jpeg, image/png, image/webp, application/octet-stream, \
+    multipart/form-data with `image` parts, and application/json with `image` or `images`";
+const TEXT_FORMS: &str = "allowed are application/json with `text` or `texts`, and text/plain in UTF-8";
+
+/// The form of a body that brings images. Without a `Content-Type` it is one image.
+pub(super) fn image_form(headers: &HeaderMap) -> Result<Form, Error> {
+    require_identity(headers)?;
+    let Some(media_type) = MediaType::of(headers, IMAGE_FORMS)? else { return Ok(Form::Image) };
+    match media_type.essence.as_str() {
+        "image/jpeg" | "image/png" | "image/webp" | "application/octet-stream" => Ok(Form::Image),
+        "multipart/form-data" => media_type.boundary().map(Form::Multipart),
+        "application/json" => media_type.require_utf8(IMAGE_FORMS).map(|()| Form::Json),
+        other => Err(unsupported_type(other, IMAGE_FORMS)),
+    }
+}
+
+/// The form of a body that brings texts.
+pub(super) fn text_form(headers: &HeaderMap) -> Result<Form, Error> {
+    require_identity(headers)?;
+    let Some(media_type) = MediaType::of(headers, TEXT_FORMS)? else {
+        return Err(Error::Unsupported {
+            got: "a body without a content type".to_owned(),
+            allowed: TEXT_FORMS,
+        });
+    };
+    match media_type.essence.as_str() {
+        "application/json" => media_type.require_utf8(TEXT_FORMS).map(|()| Form::Json),
+        "text/plain" => media_type.require_utf8(TEXT_FORMS).map(|()| Form::PlainText),
+        other => Err(unsupported_type(other, TEXT_FORMS)),
+    }
+}
+
+fn unsupported_type(essence: &str, allowed: &'static str) -> Error {
+    // The commonest slip of all: curl names this type by itself.
+    let hint = match essence {
+        "application/x-www-form-urlencoded" => {
+            ", which curl claims unless `-H content-type:` says otherwise,"
+        }
+        _ => "",
+    };
+    Error::Unsupported { got: format!("the content type `{}`{hint}", quote(essence)), allowed }
+}
+
+/// Refuses compressed bodies: what is small on the wire and large in memory has no place here.
+fn require_identity(headers: &HeaderMap) -> Result<(), Error> {
+    for value in headers.get_all(CONTENT_ENCODING) {
+        if !value.as_bytes().eq_ignore_ascii_case(b"identity") {
+            let got = format!("the content encoding `{}`", quote(&String::from_utf8_lossy(value.as_bytes())));
+            return Err(Error::Unsupported {
+                got,
+                allowed: "send the body as it is, without a content encoding",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A header value of the form `essence; name=value; name="value"`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MediaType {
+    /// In lower case.
+    pub(super) essence: String,
+    /// Names in lower case, values as they were written, without their quotes.
+    parameters: Vec<(String, String)>,
+}
+
+impl MediaType {
+    fn of(headers: &HeaderMap, allowed: &'static str) -> Result<Option<Self>, Error> {
+        let mut values = headers.get_all(CONTENT_TYPE).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Error::malformed("more than one content-type header; one is allowed"));
+        }
+        let text = String::from_utf8_lossy(value.as_bytes());
+        match Self::parse(&text) {
+            Some(media_type) => Ok(Some(media_type)),
+            None => Err(unsupported_type(&text, allowed)),
+        }
+    }
+
+    /// Reads a header value; `None` where it is not of this form.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (essence, mut rest) = text.split_once(';').unwrap_or((text, ""));
+        let mut parameters = Vec::new();
+        loop {
+            rest = rest.trim_start_matches([';', ' ', '\t']);
+            if rest.is_empty() {
+                break;
+            }
+            let (name, after) = rest.split_once('=')?;
+            let (value, after) = parameter_value(after)?;
+            parameters.push((name.trim().to_ascii_lowercase(), value.into_owned()));
+            rest = after;
+        }
+        Some(Self { essence: essence.trim().to_ascii_lowercase(), parameters })
+    }
+
+    /// Finds a parameter by its lower-case name.
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    fn require_utf8(&self, allowed: &'static str) -> Result<(), Error> {
+        match self.parameter("charset") {
+            Some(charset)
+                if !["utf-8", "utf8", "us-ascii"].contains(&charset.to_ascii_lowercase().as_str()) =>
+            {
+                Err(Error::Unsupported { got: format!("the charset `{}`", quote(charset)), allowed })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// RFC 2046, section 5.1.1: 1 to 70 characters.
+    fn boundary(&self) -> Result<String, Error> {
+        match self.parameter("boundary") {
+            Some(boundary) if (1..=70).contains(&boundary.len()) => Ok(boundary.to_owned()),
+            _ => Err(Error::malformed(
+                "the content type multipart/form-data names no boundary of 1 to 70 characters",
+            )),
+        }
+    }
+}
+
+/// Reads a token, or a string in quotes, up to the `;` after it; gives the value and what follows.
+fn parameter_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return Some((text[..end].trim().into(), &text[end..]));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => {
+                let after = quoted[at + 1..].trim_start();
+                return (after.is_empty() || after.starts_with(';')).then_some((value.into(), after));
+            }
+            '\\' => value.push(chars.next()?.1),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn parameters(query: &str) -> Result<Parameters, Error> {
+        let uri: Uri = format!("/v1/vision/classify?{query}").parse().unwrap();
+        Parameters::parse(&uri, &["model", "top_k"])
+    }
+
+    #[test]
+    fn known_parameters_are_read() {
+        let want = Parameters { model: Some("my face".to_owned()), top_k: Some(3) };
+        assert_eq!(parameters("model=my%20face&top_k=3"), Ok(want));
+        assert_eq!(parameters(""), Ok(Parameters::default()));
+    }
+
+    #[test]
+    fn bad_parameters_are_refused_with_what_is_allowed() {
+        let text = |query: &str| parameters(query).unwrap_err().to_string();
+        insta::assert_snapshot!(text("topk=3"), @"unknown query parameter `topk`; allowed are model, top_k");
+        insta::assert_snapshot!(text("top_k=0"), @"top_k is `0`; allowed is a whole number of at least 1");
+        insta::assert_snapshot!(text("top_k=-1"), @"top_k is `-1`; allowed is a whole number of at least 1");
+        insta::assert_snapshot!(text("top_k=1&top_k=2"), @"the query parameter `top_k` is given twice; once is allowed");
+        let none = Parameters::parse(&"/?a=1".parse().unwrap(), &[]).unwrap_err().to_string();
+        insta::assert_snapshot!(none, @"unknown query parameter `a`; this path takes none");
+    }
+
+    #[test]
+    fn a_deadline_is_the_callers_or_the_default() {
+        let pool = Config::default().pool;
+        assert_eq!(deadline(&HeaderMap::new(), &pool), Ok(pool.deadline));
+        assert_eq!(deadline(&headers(&[(DEADLINE, "250")]), &pool), Ok(Duration::from_millis(250)));
+        for bad in ["0", "-5", "+5", "1.5", "soon", "", "60001", "99999999999999999999999"] {
+            let error = deadline(&headers(&[(DEADLINE, bad)]), &pool).unwrap_err();
+            assert!(
+                error.to_string().ends_with("allowed is one whole number from 1 to 60000"),
+                "{bad}: {error}"
+            );
+        }
+        assert!(deadline(&headers(&[(DEADLINE, "5"), (DEADLINE, "6")]), &pool).is_err());
+    }
+
+    #[test]
+    fn image_forms_are_told_apart() {
+        let form = |content_type: &str| image_form(&headers(&[("content-type", content_type)]));
+        assert_eq!(image_form(&HeaderMap::new()), Ok(Form::Image));
+        assert_eq!(form("IMAGE/JPEG"), Ok(Form::Image));
+        assert_eq!(form("application/json; charset=UTF-8"), Ok(Form::Json));
+        assert_eq!(form("multipart/form-data; boundary=\"a;b\""), Ok(Form::Multipart("a;b".to_owned())));
+        assert!(matches!(form("multipart/form-data"), Err(Error::Malformed(_))));
+        assert!(matches!(
+            form(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
+            Err(Error::Malformed(_))
+        ));
+        insta::assert_snapshot!(form("image/gif").unwrap_err(), @"the content type `image/gif` is not served; allowed are image/jpeg, image/png, image/webp, application/octet-stream, multipart/form-data with `image` parts, and application/json with `image` or `images`");
+        let curl = form("application/x-www-form-urlencoded").unwrap_err().to_string();
+        assert!(curl.contains("which curl claims unless"), "{curl}");
+        assert!(matches!(form("multipart/form-data; boundary=\"open"), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn text_forms_are_told_apart() {
+        let form = |content_type: &str| text_form(&headers(&[("content-type", content_type)]));
+        assert_eq!(form("text/plain;charset=utf-8"), Ok(Form::PlainText));
+        assert_eq!(form("application/json"), Ok(Form::Json));
+        insta::assert_snapshot!(form("text/plain; charset=latin1").unwrap_err(), @"the charset `latin1` is not served; allowed are application/json with `text` or `texts`, and text/plain in UTF-8");
+        insta::assert_snapshot!(text_form(&HeaderMap::new()).unwrap_err(), @"a body without a content type is not served; allowed are application/json with `text` or `texts`, and text/plain in UTF-8");
+        assert!(matches!(form("image/png"), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn a_compressed_body_is_refused() {
+        let both = [("content-type", "text/plain"), ("content-encoding", "gzip")];
+        insta::assert_snapshot!(text_form(&headers(&both)).unwrap_err(), @"the content encoding `gzip` is not served; send the body as it is, without a content encoding");
+        assert_eq!(image_form(&headers(&[("content-encoding", "identity")])), Ok(Form::Image));
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_parameter_comes_back_as_it_was(value in "[^\u{0}-\u{1f}]{0,40}") {
+            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+            let parsed = MediaType::parse(&format!("a/b; x=\"{quoted}\" ; y=z")).unwrap();
+            prop_assert_eq!(parsed.parameter("x"), Some(value.as_str()));
+            prop_assert_eq!(parsed.parameter("y"), Some("z"));
+        }
+
+        #[test]
+        fn any_header_value_is_read_or_refused(text in ".{0,80}") {
+            let _ = MediaType::parse(&text);
+        }
+    }
+}

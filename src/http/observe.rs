@@ -1,0 +1,270 @@
+//! The outermost layer: every request gets an id, a span, a count and one line in the log.
+//!
+//! Invariant: whatever happens inside, an answer leaves with `x-request-id`, and a refusal leaves as
+//! a problem document. A caller that leaves before its answer is counted and logged as 499.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{CONNECTION, X_CONTENT_TYPE_OPTIONS},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::{Instrument, Span, debug, error, error_span, field, info, warn};
+
+use super::{
+    identity::{REQUEST_ID, RequestId, RequestIds, trace_id},
+    problem::Refusal,
+};
+use crate::{
+    error::Error,
+    metrics::{InFlight, Metrics},
+};
+
+/// The route of a request that matched none.
+const NO_ROUTE: &str = "none";
+
+/// What nginx made the custom for a caller that left; it is never sent.
+const CALLER_LEFT: u16 = 499;
+
+/// When the head of a request arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival(pub(super) Instant);
+
+/// What the layer needs, shared by all requests.
+#[derive(Clone)]
+pub(super) struct Observer {
+    metrics: Arc<Metrics>,
+    ids: Arc<RequestIds>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Observer {
+    /// Counts into `metrics`, and asks callers to leave once `stopping` is set.
+    pub(super) fn new(metrics: Arc<Metrics>, stopping: Arc<AtomicBool>) -> Self {
+        Self { metrics, ids: Arc::new(RequestIds::new()), stopping }
+    }
+}
+
+/// Wraps every route.
+pub(super) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| observer.ids.make());
+    // Enabled whatever the filter lets through, so that an error always comes with its request's id.
+    let span = error_span!("request", %id, trace = field::Empty);
+    if let Some(trace) = trace_id(request.headers()) {
+        span.record("trace", trace);
+    }
+    let mut exchange = Exchange::start(&observer, &request, arrived, span.clone());
+    request.extensions_mut().insert(Arrival(arrived));
+
+    let mut response = next.run(request).instrument(span).await;
+
+    let refusal = response.extensions_mut().remove::<Refusal>();
+    if let Some(refusal) = &refusal {
+        refusal.dress(&mut response, id.as_str());
+    }
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static(REQUEST_ID), id.to_header());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if observer.stopping.load(Ordering::Acquire) {
+        // Callers that keep their connection learn here that it is about to go, and lose nothing.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.finish(response.status(), refusal.as_ref());
+    response
+}
+
+/// One request, from its head to its answer, or to the moment its caller left.
+struct Exchange {
+    metrics: Arc<Metrics>,
+    _in_flight: InFlight,
+    arrived: Instant,
+    method: Method,
+    route: Option<MatchedPath>,
+    span: Span,
+    outcome: Outcome,
+}
+
+#[derive(PartialEq)]
+enum Outcome {
+    Open,
+    Answered,
+}
+
+impl Exchange {
+    fn start(observer: &Observer, request: &Request, arrived: Instant, span: Span) -> Self {
+        Self {
+            metrics: observer.metrics.clone(),
+            _in_flight: observer.metrics.in_flight(),
+            arrived,
+            method: request.method().clone(),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            span,
+            outcome: Outcome::Open,
+        }
+    }
+
+    fn finish(&mut self, status: StatusCode, refusal: Option<&Refusal>) {
+        self.outcome = Outcome::Answered;
+        if let Some(refusal) = refusal {
+            self.metrics.refused(refusal.kind().slug);
+        }
+        let elapsed = self.arrived.elapsed();
+        self.metrics.responded(self.route(), status.as_u16(), elapsed);
+
+        let _entered = self.span.enter();
+        let (method, route, status) = (&self.method, self.route(), status.as_u16());
+        let ms = milliseconds(elapsed);
+        match refusal {
+            Some(refusal) if status == 500 => {
+                error!(%method, route, status, ms, cause = refusal.cause(), "failed");
+            }
+            // Load that is shed is the server at work, not a fault of it.
+            Some(refusal) if status > 500 => {
+                warn!(%method, route, status, ms, cause = refusal.cause(), "refused");
+            }
+            Some(refusal) => info!(%method, route, status, ms, cause = refusal.cause(), "refused"),
+            None if is_probe(route) => debug!(%method, route, status, ms, "answered"),
+            None => info!(%method, route, status, ms, "answered"),
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str)
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn milliseconds(elapsed: Duration) -> f64 {
+    elapsed.as_micros() as f64 / 1e3
+}
+
+/// Routes that machines ask every few seconds.
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/metrics")
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.outcome == Outcome::Answered {
+            return;
+        }
+        let elapsed = self.arrived.elapsed();
+        self.metrics.responded(self.route(), CALLER_LEFT, elapsed);
+        let _entered = self.span.enter();
+        let ms = milliseconds(elapsed);
+        info!(method = %self.method, route = self.route(), status = CALLER_LEFT, ms, "the caller left before its answer");
+    }
+}
+
+/// Turns a panic in a handler into a fault of ours.
+pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "no text",
+    };
+    Refusal::from(Error::Internal(format!("a handler panicked: {text}"))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Router,
+        body::{Body, to_bytes},
+        http::header::{ALLOW, CONTENT_TYPE},
+        middleware::from_fn_with_state,
+        routing::{get, post},
+    };
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    fn router(stopping: &Arc<AtomicBool>) -> Router {
+        let observer = Observer::new(Arc::new(Metrics::new()), stopping.clone());
+        Router::new()
+            .route("/fine", get(async || "fine"))
+            .route("/bad", post(async || Refusal::from(Error::malformed("no"))))
+            .route("/panic", get(async || -> &'static str { panic!("at the disco") }))
+            .fallback(async || Refusal::NOT_FOUND)
+            .method_not_allowed_fallback(async || Refusal::METHOD_NOT_ALLOWED)
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(observer, observe))
+    }
+
+    fn ask(router: Router, method: &str, path: &str) -> (Response, String) {
+        let request = Request::builder().method(method).uri(path).header(REQUEST_ID, "test-1");
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+            let mut response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let body = std::mem::take(response.body_mut());
+            let bytes = to_bytes(body, usize::MAX).await.unwrap();
+            (response, String::from_utf8(bytes.to_vec()).unwrap())
+        })
+    }
+
+    #[test]
+    fn every_answer_carries_the_callers_id() {
+        let router = router(&Arc::default());
+        let asked = [
+            ("GET", "/fine", 200),
+            ("POST", "/bad", 400),
+            ("GET", "/panic", 500),
+            ("GET", "/no", 404),
+            ("PUT", "/bad", 405),
+        ];
+        for (method, path, status) in asked {
+            let (response, body) = ask(router.clone(), method, path);
+            assert_eq!(response.status(), status, "{method} {path}: {body}");
+            assert_eq!(response.headers()[REQUEST_ID], "test-1");
+            assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+            if status >= 400 {
+                assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+                assert!(body.contains("\"request_id\":\"test-1\""), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_tells_the_caller_nothing() {
+        let (_, body) = ask(router(&Arc::default()), "GET", "/panic");
+        assert!(!body.contains("disco"), "{body}");
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones() {
+        let (response, body) = ask(router(&Arc::default()), "PUT", "/fine");
+        assert_eq!(response.headers()[ALLOW], "GET,HEAD");
+        insta::assert_snapshot!(body, @r#"{"type":"/problems/method-not-allowed","title":"The path is served, but not with this method","status":405,"detail":"this method is not allowed here; the Allow header names those that are","request_id":"test-1"}"#);
+    }
+
+    #[test]
+    fn head_answers_as_get_without_the_body() {
+        let (response, body) = ask(router(&Arc::default()), "HEAD", "/fine");
+        assert_eq!((response.status(), body.as_str()), (StatusCode::OK, ""));
+        assert_eq!(response.headers()["content-length"], "4");
+        let (response, body) = ask(router(&Arc::default()), "HEAD", "/no");
+        assert_eq!((response.status(), body.as_str()), (StatusCode::NOT_FOUND, ""));
+    }
+
+    #[test]
+    fn while_stopping_callers_are_asked_to_leave() {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let router = router(&stopping);
+        assert!(!ask(router.clone(), "GET", "/fine").0.headers().contains_key(CONNECTION));
+        stopping.store(true, Ordering::Release);
+        assert_eq!(ask(router, "GET", "/fine").0.headers()[CONNECTION], "close");
+    }
+}

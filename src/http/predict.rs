@@ -1,0 +1,198 @@
+//! The way of every request to a model: head, slot, body, inputs, replies, answer.
+//!
+//! Invariant: nothing of a body is read before a slot is held, and whatever ends this future, the
+//! caller's leaving included, drops the slot or the replies and with them the work.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderName, HeaderValue, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{
+    AppState,
+    body::{BodyLimits, declared_length, read},
+    extract::{Form, Parameters, deadline, image_form, text_form},
+    observe::Arrival,
+    problem::{Item, Refusal, quote},
+    text::{self, TextBody},
+    timing::ServerTiming,
+    vision::{self, ImageBody},
+};
+use crate::{
+    error::Error,
+    manifest::Version,
+    pool::{Answered, Claim, Model, ModelPool, Reply},
+    task::{Answer, Input},
+};
+
+/// `POST /v1/vision/classify`
+pub(super) async fn vision(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
+    let parameters = Parameters::parse(request.uri(), &["model", "top_k"])?;
+    let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
+    let model = find(state.pool(), name)?;
+    require(model, Takes::Images)?;
+    predict(&state, model, Takes::Images, parameters.top_k, request).await
+}
+
+/// `POST /v1/text/sentiment`
+pub(super) async fn sentiment(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
+    let parameters = Parameters::parse(request.uri(), &["model", "top_k"])?;
+    let name = parameters.model.as_deref().unwrap_or(state.config().models.sentiment.as_str());
+    let model = find(state.pool(), name)?;
+    require(model, Takes::Texts)?;
+    predict(&state, model, Takes::Texts, parameters.top_k, request).await
+}
+
+/// `POST /v1/models/{name}/predict`
+pub(super) async fn by_name(
+    State(state): State<AppState>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
+    let parameters = Parameters::parse(request.uri(), &["top_k"])?;
+    let model = find(state.pool(), &name)?;
+    // Until a model is loaded nobody knows what it takes, and its slot is refused in any case.
+    let takes = takes(model)?.unwrap_or(Takes::Images);
+    predict(&state, model, takes, parameters.top_k, request).await
+}
+
+/// Finds a model; a refusal repeats the caller's own word escaped and cut.
+pub(super) fn find<'p>(pool: &'p ModelPool, name: &str) -> Result<&'p Arc<Model>, Error> {
+    pool.model(name).map_err(|error| match error {
+        Error::ModelNotFound { name, known } => Error::ModelNotFound { name: quote(&name), known },
+        other => other,
+    })
+}
+
+/// What a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Images,
+    Texts,
+}
+
+impl Takes {
+    fn list(self) -> &'static str {
+        match self {
+            Self::Images => vision::LIST,
+            Self::Texts => text::LIST,
+        }
+    }
+}
+
+/// What `model` takes; `None` until it is loaded.
+fn takes(model: &Model) -> Result<Option<Takes>, Error> {
+    let Some(task) = model.task() else { return Ok(None) };
+    match task.kind() {
+        "image-classification" => Ok(Some(Takes::Images)),
+        "text-classification" => Ok(Some(Takes::Texts)),
+        other => Err(Error::Internal(format!("no route knows the task {other}"))),
+    }
+}
+
+fn require(model: &Model, wanted: Takes) -> Result<(), Error> {
+    match takes(model)? {
+        Some(found) if found != wanted => Err(Error::invalid(format!(
+            "the model `{}` takes {}; this path takes {}",
+            model.name(),
+            found.list(),
+            wanted.list()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+async fn predict(
+    state: &AppState,
+    model: &Arc<Model>,
+    takes: Takes,
+    top_k: Option<usize>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let config = state.config();
+    let arrived = request.extensions().get().map_or_else(Instant::now, |Arrival(at)| *at);
+    let deadline = deadline(request.headers(), &config.pool)?;
+    let form = match takes {
+        Takes::Images => image_form(request.headers())?,
+        Takes::Texts => text_form(request.headers())?,
+    };
+    let limits =
+        BodyLimits { bytes: config.limits.body.0, timeout: config.server.body_timeout, arrived, deadline };
+    let body = request.into_body();
+    let declared = declared_length(&body, limits.bytes)?;
+
+    let mut slot = state.pool().reserve(model, Claim { arrived, deadline, bytes: declared.unwrap_or(0) })?;
+    let body = read(body, limits, |bytes| slot.grow(bytes)).await?;
+    let replies = slot.submit(inputs(state, takes, &form, body).await?)?;
+    let answered = tokio::time::timeout_at((arrived + deadline).into(), all(replies, takes.list()))
+        .await
+        .map_err(|_| Error::DeadlineExceeded { deadline })??;
+
+    let body = body_of(model, &answered, top_k.unwrap_or(usize::MAX))?;
+    let timing = ServerTiming::of(answered.iter().map(|answered| &answered.cost), arrived.elapsed());
+    respond(body, &timing)
+}
+
+async fn inputs(state: &AppState, takes: Takes, form: &Form, body: Bytes) -> Result<Vec<Input>, Refusal> {
+    let limits = &state.config().limits;
+    match takes {
+        Takes::Images => vision::inputs(body, form, limits).await.map_err(Refusal::from),
+        Takes::Texts => text::inputs(body, form, limits).await,
+    }
+}
+
+/// Waits for every reply. The first fault refuses the whole request, and drops the other replies.
+async fn all(replies: Vec<Reply>, list: &'static str) -> Result<Vec<Answered>, Refusal> {
+    let n_replies = replies.len();
+    let mut answered = Vec::with_capacity(n_replies);
+    for (idx, reply) in replies.into_iter().enumerate() {
+        answered.push(reply.await.map_err(|error| match n_replies {
+            1 => Refusal::from(error),
+            _ => Refusal::from(error).at(Item { list, idx }),
+        })?);
+    }
+    Ok(answered)
+}
+
+/// A whole answer: which model, and one entry per item of the request, in its order.
+#[derive(Serialize)]
+struct AnswerBody<'a> {
+    model: &'a str,
+    version: Version,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    images: Vec<ImageBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    results: Vec<TextBody<'a>>,
+}
+
+fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>, Error> {
+    let (mut images, mut results) = (Vec::new(), Vec::new());
+    for Answered { answer, .. } in answered {
+        match answer {
+            Answer::Image { width, height, region, scores } => {
+                images.push(ImageBody::new((*width, *height), *region, scores, top_k));
+            }
+            Answer::Text { tokens, truncated, scores } => {
+                results.push(TextBody::new(*tokens, *truncated, scores, top_k));
+            }
+        }
+    }
+    let body = AnswerBody { model: model.name().as_str(), version: model.version(), images, results };
+    serde_json::to_vec(&body).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
+}
+
+fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, Refusal> {
+    let timing = HeaderValue::try_from(timing.to_string())
+        .map_err(|error| Error::Internal(format!("cannot write Server-Timing: {error}")))?;
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (HeaderName::from_static("server-timing"), timing),
+    ];
+    Ok((headers, body).into_response())
+}

@@ -1,0 +1,434 @@
+//! Refusals in the clothes of RFC 9457, from one table.
+//!
+//! Invariant: every [`Error`] has exactly one [`Kind`], found by a match without a wildcard, so that
+//! a new error does not compile until someone has chosen its status. A handler returns a
+//! [`Refusal`]; it rides in the response's extensions to `observe`, which dresses and logs it once.
+
+use std::{borrow::Cow, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// What callers can tell apart, with its status. `slug` is stable: clients match on it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) slug: &'static str,
+    pub(super) status: StatusCode,
+    pub(super) title: &'static str,
+    /// What a caller can do about it; answered at `/problems/{slug}`.
+    pub(super) advice: &'static str,
+}
+
+const MODEL_NOT_FOUND: Kind = Kind {
+    slug: "model-not-found",
+    status: StatusCode::NOT_FOUND,
+    title: "No such model",
+    advice: "GET /v1/models lists the models that are served.",
+};
+const NOT_FOUND: Kind = Kind {
+    slug: "not-found",
+    status: StatusCode::NOT_FOUND,
+    title: "Nothing is served here",
+    advice: "GET / lists the paths that are served.",
+};
+const METHOD_NOT_ALLOWED: Kind = Kind {
+    slug: "method-not-allowed",
+    status: StatusCode::METHOD_NOT_ALLOWED,
+    title: "The path is served, but not with this method",
+    advice: "The Allow header of the answer names the methods of the path.",
+};
+const REQUEST_TIMEOUT: Kind = Kind {
+    slug: "request-timeout",
+    status: StatusCode::REQUEST_TIMEOUT,
+    title: "The body did not arrive in time",
+    advice: "Send the body at once, or name a longer x-deadline-ms.",
+};
+const MALFORMED: Kind = Kind {
+    slug: "malformed",
+    status: StatusCode::BAD_REQUEST,
+    title: "The request cannot be read",
+    advice: "The bytes are not what they claim to be: broken JSON, a broken image, a wrong parameter. The detail names it.",
+};
+const TOO_LARGE: Kind = Kind {
+    slug: "too-large",
+    status: StatusCode::PAYLOAD_TOO_LARGE,
+    title: "Larger than allowed",
+    advice: "The detail names what was measured and its limit. Send less at once.",
+};
+const UNSUPPORTED_MEDIA_TYPE: Kind = Kind {
+    slug: "unsupported-media-type",
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    title: "The format is not served",
+    advice: "The detail names the formats that are.",
+};
+const INVALID_INPUT: Kind = Kind {
+    slug: "invalid-input",
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    title: "The right form with the wrong content",
+    advice: "The request was understood, but what it asks cannot be answered. The detail names why.",
+};
+const QUOTA: Kind = Kind {
+    slug: "quota",
+    status: StatusCode::TOO_MANY_REQUESTS,
+    title: "The caller's quota is spent",
+    advice: "Wait as long as the Retry-After header says.",
+};
+const OVERLOADED: Kind = Kind {
+    slug: "overloaded",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    title: "More work than can be done in time",
+    advice: "Wait as long as the Retry-After header says, or ask another replica.",
+};
+const DEADLINE_EXCEEDED: Kind = Kind {
+    slug: "deadline-exceeded",
+    status: StatusCode::GATEWAY_TIMEOUT,
+    title: "The deadline passed",
+    advice: "Name a longer x-deadline-ms, or ask again when there is less load.",
+};
+const UNAVAILABLE: Kind = Kind {
+    slug: "unavailable",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    title: "Not ready",
+    advice: "The server or the model is loading or stopping. Ask again, or ask another replica.",
+};
+const INTERNAL: Kind = Kind {
+    slug: "internal",
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    title: "A fault of the server",
+    advice: "The server's log has the cause under the request id.",
+};
+
+/// Every kind, in the order of the documentation.
+pub(super) const KINDS: [Kind; 13] = [
+    MODEL_NOT_FOUND,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    REQUEST_TIMEOUT,
+    MALFORMED,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    INVALID_INPUT,
+    QUOTA,
+    OVERLOADED,
+    DEADLINE_EXCEEDED,
+    UNAVAILABLE,
+    INTERNAL,
+];
+
+/// Why a request was refused: an [`Error`], or something that only HTTP knows.
+#[derive(Debug, Clone, PartialEq)]
+enum Fault {
+    Error(Error),
+    NotFound,
+    MethodNotAllowed,
+    /// The body had not arrived after this long.
+    BodyTimeout(Duration),
+}
+
+/// Which item of a request is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Item {
+    /// The list, as the caller wrote it: `images`.
+    pub(super) list: &'static str,
+    pub(super) idx: usize,
+}
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    fault: Fault,
+    item: Option<Item>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { fault: Fault::Error(error), item: None }
+    }
+}
+
+impl Refusal {
+    /// Nothing is served at the path.
+    pub(super) const NOT_FOUND: Self = Self { fault: Fault::NotFound, item: None };
+    /// The path is served with other methods.
+    pub(super) const METHOD_NOT_ALLOWED: Self = Self { fault: Fault::MethodNotAllowed, item: None };
+
+    /// The body had not arrived `after` this long.
+    pub(super) fn body_timeout(after: Duration) -> Self {
+        Self { fault: Fault::BodyTimeout(after), item: None }
+    }
+
+    /// Names the item at fault, where the fault is the item's own.
+    #[must_use]
+    pub(super) fn at(mut self, item: Item) -> Self {
+        let of_the_item = [&MALFORMED, &TOO_LARGE, &UNSUPPORTED_MEDIA_TYPE, &INVALID_INPUT];
+        if of_the_item.contains(&self.kind()) {
+            self.item = Some(item);
+        }
+        self
+    }
+
+    /// What callers can tell apart.
+    pub(super) fn kind(&self) -> &'static Kind {
+        match &self.fault {
+            Fault::NotFound => &NOT_FOUND,
+            Fault::MethodNotAllowed => &METHOD_NOT_ALLOWED,
+            Fault::BodyTimeout(_) => &REQUEST_TIMEOUT,
+            Fault::Error(error) => match error {
+                Error::ModelNotFound { .. } => &MODEL_NOT_FOUND,
+                Error::Malformed(_) => &MALFORMED,
+                Error::TooLarge { .. } => &TOO_LARGE,
+                Error::Unsupported { .. } => &UNSUPPORTED_MEDIA_TYPE,
+                Error::Invalid(_) => &INVALID_INPUT,
+                Error::Quota { .. } => &QUOTA,
+                Error::Overloaded { .. } => &OVERLOADED,
+                Error::DeadlineExceeded { .. } => &DEADLINE_EXCEEDED,
+                Error::Unavailable { .. } => &UNAVAILABLE,
+                Error::Internal(_) => &INTERNAL,
+            },
+        }
+    }
+
+    /// What the log says: the whole cause, also of a fault of ours.
+    pub(super) fn cause(&self) -> String {
+        let text: Cow<'static, str> = match &self.fault {
+            Fault::Error(error) => error.to_string().into(),
+            Fault::NotFound => "nothing is served at this path; GET / lists what is".into(),
+            Fault::MethodNotAllowed => {
+                "this method is not allowed here; the Allow header names those that are".into()
+            }
+            Fault::BodyTimeout(after) => format!(
+                "the body had not arrived after {} ms; what is left of it is not read",
+                after.as_millis()
+            )
+            .into(),
+        };
+        match self.item {
+            Some(Item { list, idx }) => format!("{list}[{idx}]: {text}"),
+            None => text.into_owned(),
+        }
+    }
+
+    /// What the caller reads: the cause, unless the fault is ours.
+    fn detail(&self) -> String {
+        match &self.fault {
+            Fault::Error(Error::Internal(_)) => {
+                "an internal error; the server's log has it under this request id".to_owned()
+            }
+            _ => clip(&self.cause(), LONGEST_DETAIL),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match &self.fault {
+            Fault::Error(
+                Error::Quota { retry_after }
+                | Error::Overloaded { retry_after, .. }
+                | Error::Unavailable { retry_after, .. },
+            ) => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// Dresses `response`: status, headers and the problem document that carries `request_id`.
+    pub(super) fn dress(&self, response: &mut Response, request_id: &str) {
+        let kind = self.kind();
+        let problem = Problem {
+            r#type: format!("/problems/{}", kind.slug),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail: self.detail(),
+            request_id,
+        };
+        *response.status_mut() = kind.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if let Fault::BodyTimeout(_) = self.fault {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        *response.body_mut() = Body::from(problem.to_json());
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.kind().status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The members of RFC 9457, and the request's id.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    request_id: &'a str,
+}
+
+impl Problem<'_> {
+    fn to_json(&self) -> Vec<u8> {
+        // Strings and one number always serialise; an empty body beats a panic if that ever changes.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// Long enough for every text of ours, short enough that a caller's own words cannot flood a log.
+const LONGEST_DETAIL: usize = 600;
+
+/// The most characters of a caller's own word that an answer repeats.
+const LONGEST_QUOTE: usize = 64;
+
+/// Quotes a caller's own word: cut, and with control characters escaped.
+pub(super) fn quote(word: &str) -> String {
+    clip(word, LONGEST_QUOTE)
+}
+
+fn clip(text: &str, longest: usize) -> String {
+    let mut clipped = String::new();
+    for (n, c) in text.chars().enumerate() {
+        if n == longest {
+            clipped.push('…');
+            break;
+        }
+        if c.is_control() {
+            clipped.extend(c.escape_default());
+        } else {
+            clipped.push(c);
+        }
+    }
+    clipped
+}
+
+/// Whole seconds, rounded up, at least one: what `Retry-After` can say.
+fn whole_seconds(wait: Duration) -> u64 {
+    let up = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(up).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Amount;
+
+    fn dressed(refusal: Refusal) -> (Response, serde_json::Value) {
+        let mut response = refusal.clone().into_response();
+        let refusal = response.extensions_mut().remove::<Refusal>().unwrap();
+        refusal.dress(&mut response, "test-1");
+        let body = std::mem::take(response.body_mut());
+        let bytes = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(axum::body::to_bytes(body, usize::MAX))
+            .unwrap();
+        (response, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[test]
+    fn a_problem_names_type_title_status_detail_and_request() {
+        let error = Error::TooLarge { what: "image pixels", got: Amount::Exactly(900), limit: 100 };
+        let (response, problem) = dressed(Refusal::from(error).at(Item { list: "images", idx: 3 }));
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        insta::assert_json_snapshot!(problem, @r#"
+        {
+          "detail": "images[3]: image pixels: 900 is more than the 100 allowed",
+          "request_id": "test-1",
+          "status": 413,
+          "title": "Larger than allowed",
+          "type": "/problems/too-large"
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_fault_of_ours_tells_its_cause_to_the_log_only() {
+        let refusal = Refusal::from(Error::Internal("cannot open /srv/models/x".to_owned()));
+        assert_eq!(refusal.cause(), "cannot open /srv/models/x");
+        let (response, problem) = dressed(refusal);
+        assert_eq!(response.status(), 500);
+        insta::assert_json_snapshot!(problem, @r#"
+        {
+          "detail": "an internal error; the server's log has it under this request id",
+          "request_id": "test-1",
+          "status": 500,
+          "title": "A fault of the server",
+          "type": "/problems/internal"
+        }
+        "#);
+    }
+
+    #[test]
+    fn an_overload_says_when_to_come_back() {
+        let retry_after = Duration::from_millis(1200);
+        let (response, problem) =
+            dressed(Error::Overloaded { reason: "the queue is full".into(), retry_after }.into());
+        assert_eq!(response.headers()[RETRY_AFTER], "2");
+        insta::assert_json_snapshot!(problem, @r#"
+        {
+          "detail": "the queue is full",
+          "request_id": "test-1",
+          "status": 503,
+          "title": "More work than can be done in time",
+          "type": "/problems/overloaded"
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_slow_body_closes_the_connection() {
+        let (response, problem) = dressed(Refusal::body_timeout(Duration::from_secs(2)));
+        assert_eq!(response.status(), 408);
+        assert_eq!(response.headers()[CONNECTION], "close");
+        assert_eq!(
+            problem["detail"],
+            "the body had not arrived after 2000 ms; what is left of it is not read"
+        );
+    }
+
+    #[test]
+    fn a_fault_that_is_not_the_items_own_names_no_item() {
+        let refusal = Refusal::from(Error::DeadlineExceeded { deadline: Duration::from_millis(5) });
+        assert_eq!(refusal.clone().at(Item { list: "texts", idx: 1 }), refusal);
+    }
+
+    #[test]
+    fn every_kind_has_its_own_slug() {
+        let mut slugs: Vec<&str> = KINDS.iter().map(|kind| kind.slug).collect();
+        slugs.sort_unstable();
+        slugs.dedup();
+        assert_eq!(slugs.len(), KINDS.len());
+    }
+
+    #[test]
+    fn what_a_caller_wrote_is_cut_and_escaped() {
+        assert_eq!(quote("face"), "face");
+        assert_eq!(quote("a\n\u{1b}[31m"), "a\\n\\u{1b}[31m");
+        assert_eq!(quote(&"é".repeat(100)).chars().count(), 65);
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_understated(ms in 0u64..100_000_000) {
+            let seconds = whole_seconds(Duration::from_millis(ms));
+            prop_assert!(seconds >= 1);
+            prop_assert!(seconds * 1000 >= ms);
+            prop_assert!(seconds == 1 || (seconds - 1) * 1000 < ms);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Texts: from a body to inputs, from answers to JSON.
+//!
+//! Invariant: every text handed on is UTF-8 and within the limit of one text.
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::task::yield_now;
+
+use super::{
+    extract::Form,
+    json::{Fields, JsonLimits, strings},
+    problem::{Item, Refusal},
+    scores::ScoreBody,
+};
+use crate::{
+    config::LimitsConfig,
+    error::{Amount, Error},
+    task::{Input, Ranked, Truncated},
+};
+
+/// What several texts are called, in requests and in refusals.
+pub(super) const LIST: &str = "texts";
+
+/// Cuts a body into its texts.
+pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> Result<Vec<Input>, Refusal> {
+    if body.is_empty() {
+        return Err(Error::invalid("the body is empty; expected a text, or JSON that holds texts").into());
+    }
+    if *form != Form::Json {
+        return Ok(vec![input(body, limits)?]);
+    }
+    let fields = Fields { one: "text", many: LIST, what: "a string" };
+    let json_limits = JsonLimits { depth: limits.json_depth, items: limits.items };
+    let texts = strings(&body, fields, json_limits).await?;
+    // The only owner of a text may take its bytes as they are.
+    drop(body);
+    let n_texts = texts.len();
+    let mut inputs = Vec::with_capacity(n_texts);
+    for (idx, text) in texts.into_iter().enumerate() {
+        inputs.push(input(text, limits).map_err(|error| match n_texts {
+            1 => Refusal::from(error),
+            _ => Refusal::from(error).at(Item { list: LIST, idx }),
+        })?);
+        if idx % TEXTS_PER_STEP == 0 {
+            yield_now().await;
+        }
+    }
+    Ok(inputs)
+}
+
+/// Texts that are copied before other requests get their turn: a request may hold 16 of a mebibyte.
+const TEXTS_PER_STEP: usize = 4;
+
+fn input(text: Bytes, limits: &LimitsConfig) -> Result<Input, Error> {
+    let (length, limit) = (text.len() as u64, limits.text.0);
+    if length > limit {
+        return Err(Error::TooLarge { what: "text bytes", got: Amount::Exactly(length), limit });
+    }
+    let text = String::from_utf8(text.into()).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::malformed(format!("the text is not UTF-8: byte {at} does not continue it"))
+    })?;
+    Ok(Input::Text(text))
+}
+
+/// One text of an answer.
+#[derive(Serialize)]
+pub(super) struct TextBody<'a> {
+    label: Option<&'a str>,
+    score: Option<f32>,
+    scores: Vec<ScoreBody<'a>>,
+    /// Tokens that the model read.
+    tokens: usize,
+    /// Whether the text had more.
+    truncated: bool,
+}
+
+impl<'a> TextBody<'a> {
+    /// An answer about one text, its scores cut to the best `top_k`.
+    pub(super) fn new(tokens: usize, truncated: Truncated, scores: &'a Ranked, top_k: usize) -> Self {
+        let best = scores.0.first();
+        Self {
+            label: best.map(|scored| &*scored.label),
+            score: best.map(|scored| scored.score),
+            scores: ScoreBody::best(scores, top_k),
+            tokens,
+            truncated: truncated == Truncated::Yes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{ByteSize, Config},
+        task::Scored,
+    };
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn limits() -> LimitsConfig {
+        LimitsConfig { text: ByteSize(5), ..Config::default().limits }
+    }
+
+    fn read(body: &'static [u8], form: &Form) -> Result<Vec<Input>, String> {
+        run(inputs(Bytes::from_static(body), form, &limits())).map_err(|refusal| refusal.cause())
+    }
+
+    fn text(text: &str) -> Input {
+        Input::Text(text.to_owned())
+    }
+
+    #[test]
+    fn plain_and_json_texts_are_read() {
+        assert_eq!(read("né".as_bytes(), &Form::PlainText).unwrap(), [text("né")]);
+        assert_eq!(read(br#"{"text": "one"}"#, &Form::Json).unwrap(), [text("one")]);
+        assert_eq!(read(br#"{"texts": ["one", "two"]}"#, &Form::Json).unwrap(), [text("one"), text("two")]);
+    }
+
+    #[test]
+    fn a_text_too_long_is_named() {
+        insta::assert_snapshot!(read(b"123456", &Form::PlainText).unwrap_err(), @"text bytes: 6 is more than the 5 allowed");
+        insta::assert_snapshot!(read(br#"{"text": "123456"}"#, &Form::Json).unwrap_err(), @"text bytes: 6 is more than the 5 allowed");
+        insta::assert_snapshot!(read(br#"{"texts": ["1", "123456"]}"#, &Form::Json).unwrap_err(), @"texts[1]: text bytes: 6 is more than the 5 allowed");
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf8_is_malformed() {
+        insta::assert_snapshot!(read(b"ab\xff", &Form::PlainText).unwrap_err(), @"the text is not UTF-8: byte 2 does not continue it");
+        insta::assert_snapshot!(read(b"{\"texts\": [\"a\", \"\xff\"]}", &Form::Json).unwrap_err(), @"texts[1]: the text is not UTF-8: byte 0 does not continue it");
+    }
+
+    #[test]
+    fn an_empty_body_is_invalid_in_every_form() {
+        for form in [Form::PlainText, Form::Json] {
+            let refusal = run(inputs(Bytes::new(), &form, &limits())).unwrap_err();
+            assert_eq!(refusal.kind().status, 422, "{form:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_names_label_scores_and_tokens() {
+        let scored = |label: &str, score| Scored { label: label.into(), score };
+        let ranked = Ranked(vec![scored("positive", 0.75), scored("negative", 0.25)]);
+        let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
+        insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":12,"truncated":false}"#);
+    }
+}

@@ -1,0 +1,74 @@
+//! What an answer cost, as a `Server-Timing` header.
+//!
+//! Times are milliseconds. Items of one request overlap in time, so each stage reports its longest
+//! item, and `batch` its largest run; CPU time adds up, so `cpu` is the sum over the items.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
+use crate::metrics::Cost;
+
+/// The price of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ServerTiming {
+    cost: Cost,
+    total: Duration,
+}
+
+impl ServerTiming {
+    /// Adds up the items of a request that took `total` since its head arrived.
+    pub(super) fn of<'a>(costs: impl IntoIterator<Item = &'a Cost>, total: Duration) -> Self {
+        let cost = costs.into_iter().fold(Cost::default(), |sum, item| Cost {
+            queue: sum.queue.max(item.queue),
+            prepare: sum.prepare.max(item.prepare),
+            infer: sum.infer.max(item.infer),
+            answer: sum.answer.max(item.answer),
+            cpu: sum.cpu + item.cpu,
+            batch: sum.batch.max(item.batch),
+        });
+        Self { cost, total }
+    }
+}
+
+impl Display for ServerTiming {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Cost { queue, prepare, infer, answer, cpu, batch } = self.cost;
+        let stages = [
+            ("queue", queue),
+            ("prepare", prepare),
+            ("infer", infer),
+            ("answer", answer),
+            ("total", self.total),
+            ("cpu", cpu),
+        ];
+        for (name, duration) in stages {
+            write!(f, "{name};dur={:.3}, ", duration.as_secs_f64() * 1e3)?;
+        }
+        write!(f, "batch;desc=\"{batch}\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(batch: usize) -> Cost {
+        let us = Duration::from_micros;
+        Cost { queue: us(10), prepare: us(20), infer: us(30), answer: us(40), cpu: us(50), batch }
+    }
+
+    #[test]
+    fn one_item_reports_its_own_cost() {
+        let timing = ServerTiming::of(&[cost(8)], Duration::from_micros(1234));
+        insta::assert_snapshot!(timing, @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8""#);
+    }
+
+    #[test]
+    fn stages_of_several_items_take_the_longest_and_cpu_the_sum() {
+        let slow = Cost { queue: Duration::from_millis(7), ..cost(2) };
+        let timing = ServerTiming::of(&[slow, cost(4)], Duration::from_millis(9));
+        insta::assert_snapshot!(timing, @r#"queue;dur=7.000, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=9.000, cpu;dur=0.100, batch;desc="4""#);
+    }
+}
