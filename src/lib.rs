@@ -1,5 +1,20 @@
 //! Lepton: an inference server for CPUs.
+//!
+//! # Layout, in reading order
+//!
+//! - [`config`]: what may be set; [`cores`]: what this machine lends; [`cli`]: the commands.
+//! - [`server`]: a listener, a router and a stop that loses nothing.
+//! - [`http`]: the only room that knows HTTP.
+//! - [`pool`]: the heart: admission, lanes, batches, worker threads.
+//! - [`task`]: what a network is for; pure functions of inputs and tensors.
+//! - [`engine`]: what runs a network.
+//! - [`image`], [`text`], [`tensor`]: bytes to pixels, text to ids, numbers in shapes.
+//! - [`repository`] and [`manifest`]: model folders on disk.
+//! - [`metrics`] and [`error`]: plain data that every room may use.
+//!
+//! Imports run downwards only; `tests/it/architecture.rs` holds this.
 
+pub mod cli;
 pub mod config;
 pub mod cores;
 pub mod engine;

@@ -1,0 +1,259 @@
+//! The commands: serve, predict, check, health. Each arm is a few lines here and a file below.
+//!
+//! Invariant: answers and what was asked for go to standard output, everything else to standard
+//! error; the exit code is 0, 1 where the work failed, or 2 where the words or settings were wrong.
+
+mod check;
+mod health;
+mod logging;
+mod predict;
+mod serve;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::{
+    config::{
+        self, CONFIG_VARIABLE, Config, LogSection, Lowered, ModelsSection, Options, PoolSection,
+        ServerSection, Workers,
+    },
+    cores,
+    image::ImageLimits,
+    metrics::Metrics,
+    pool::{ModelPool, PoolOptions},
+    repository::{self, Found},
+    task::TaskOptions,
+};
+
+/// Serves neural networks over HTTP from CPU cores.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lepton",
+    version,
+    max_term_width = 100,
+    long_about = "\
+Serves neural networks over HTTP from CPU cores: photographs and texts in, answers and their price out.
+
+Without a command it serves: the models below ./models, on http://127.0.0.1:8080.",
+    after_help = "\
+Examples:
+  lepton                                          serve the models below ./models
+  lepton --listen 0.0.0.0:8080 --models /models   the same for other machines, from another folder
+  lepton check                                    print the settings, load and measure every model
+  lepton predict face photo.jpg                   answer one photograph without a server
+  echo 'what a day' | lepton predict sentiment -  answer texts from standard input, one a line
+
+  curl -H 'content-type: image/jpeg' --data-binary @photo.jpg \\
+       http://127.0.0.1:8080/v1/vision/classify
+  curl -d '{\"text\": \"what a day\"}' -H 'content-type: application/json' \\
+       http://127.0.0.1:8080/v1/text/sentiment"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Settings that every command takes.
+#[derive(Debug, Args)]
+struct Flags {
+    /// Read settings from this file [default: config.toml, if there is one]
+    #[arg(long, short, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Find models in this folder, one folder each [default: models]
+    #[arg(long, short, global = true, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// Listen on this address and port; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, short, global = true, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Run networks on this many threads; auto takes the cores that this process may really use
+    /// [default: auto]
+    #[arg(long, short, global = true, value_name = "N|auto")]
+    workers: Option<Workers>,
+    /// Log this: error, warn, info, debug, trace, or levels by module as in info,lepton::pool=debug
+    /// [default: info]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the models over HTTP (the default)
+    ///
+    /// Listens at once, so that /healthz answers while the models load, and prints one line when
+    /// every model has answered its warm-up. SIGTERM or SIGINT stops it: what was accepted is still
+    /// answered. A second one exits at once, with code 130.
+    Serve,
+    /// Answer files without a server
+    ///
+    /// The files take the way that requests take, without HTTP, and one line of JSON is printed for
+    /// each answer, in the order of the files: the answer, and what it cost. A model of images takes
+    /// a picture per file: JPEG, PNG or WebP. A model of texts takes a text per line; empty lines
+    /// are skipped. The code is 1 where an input was not answered; its line then says why.
+    Predict(predict::Predict),
+    /// Check the settings and the models, and measure both
+    ///
+    /// Prints the settings as they hold after file, environment and flags, in the form of
+    /// config.toml, then loads every model and prints what it takes and gives, how long it took to
+    /// load, and how long the network takes per row on one core. The code is 1 where a model does
+    /// not load.
+    Check,
+    /// Ask a running server whether it is ready
+    ///
+    /// For health checks of containers without a shell: the code is 0 where the server says that it
+    /// is ready, else 1.
+    Health(health::Health),
+}
+
+/// Why the program ends without having done what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was asked cannot be: bad settings.
+    Usage(anyhow::Error),
+    /// It was tried, and failed.
+    Work(anyhow::Error),
+}
+
+impl Failure {
+    /// The exit code that tells which it was.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Work(_) => ExitCode::from(1),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Usage(error) | Self::Work(error)) = self;
+        write!(f, "error: {error:#}")
+    }
+}
+
+impl Cli {
+    /// Reads the command line. Where it is wrong, or asks for help, prints so and exits.
+    pub fn from_command_line() -> Self {
+        let matches = Self::with_settings().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The command line, with every setting in its long help.
+    fn with_settings() -> clap::Command {
+        let command = Self::command();
+        let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        command.after_long_help(format!("{examples}\n\n{}", config::help()))
+    }
+
+    /// Does what was asked. `started` is when the process started.
+    pub fn run(self, started: Instant) -> Result<(), Failure> {
+        let Self { settings, command } = self;
+        let config = settings.resolve().map_err(Failure::Usage)?;
+        logging::start(&config.log).map_err(Failure::Usage)?;
+        let command = command.unwrap_or(Command::Serve);
+        let config = if matches!(command, Command::Health(_)) { config } else { fitted(config) };
+        let done = match command {
+            Command::Serve => serve::serve(config, started),
+            Command::Predict(predict) => predict.run(&config),
+            Command::Check => check::check(&config),
+            Command::Health(health) => health.run(&config),
+        };
+        done.map_err(Failure::Work)
+    }
+}
+
+impl Flags {
+    fn resolve(self) -> Result<Config> {
+        let flags = Options {
+            server: ServerSection { listen: self.listen, ..ServerSection::default() },
+            pool: PoolSection { workers: self.workers, ..PoolSection::default() },
+            models: ModelsSection { dir: self.models, ..ModelsSection::default() },
+            log: LogSection { filter: self.log, ..LogSection::default() },
+            ..Options::default()
+        };
+        // An empty variable says nothing, here as everywhere.
+        let file = self.config.filter(|file| !file.as_os_str().is_empty());
+        Ok(config::load(file.as_deref(), std::env::vars_os(), flags)?)
+    }
+}
+
+/// Lowers what could have the kernel end the process, where a control group limits its memory.
+fn fitted(mut config: Config) -> Config {
+    let Some(memory) = cores::memory() else { return config };
+    let workers = workers(&config);
+    for Lowered { key, from, to } in config.fit(memory, workers) {
+        tracing::warn!(key, %from, %to, memory_bytes = memory, workers, "a limit was lowered to fit into memory");
+    }
+    config
+}
+
+fn workers(config: &Config) -> usize {
+    match config.pool.workers {
+        Workers::Auto => cores::usable(),
+        Workers::Exactly(workers) => workers,
+    }
+}
+
+/// Finds the models, without loading them.
+fn find_models(config: &Config) -> Result<Vec<Found>> {
+    let limits = &config.limits;
+    let image =
+        ImageLimits { pixels: limits.image_pixels, side: limits.image_side, memory: limits.image_memory.0 };
+    Ok(repository::scan(&config.models.dir, TaskOptions { image })?)
+}
+
+/// Starts the worker threads, which load what was found.
+fn start_pool(config: &Config, found: Vec<Found>, metrics: &Metrics) -> Result<ModelPool> {
+    let options = PoolOptions {
+        workers: workers(config),
+        queue_rows: config.pool.queue_rows,
+        queue_bytes: usize::try_from(config.pool.queue_bytes.0).unwrap_or(usize::MAX),
+    };
+    let models = found.into_iter().map(|found| found.declared).collect();
+    ModelPool::start(&options, models, metrics).context("cannot start the worker threads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::with_settings().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_the_default_and_flags_go_before_or_after_the_command() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["lepton"], words].concat());
+        assert!(parse(&[]).unwrap().command.is_none());
+        for words in [&["--workers", "3", "check"], &["check", "--workers", "3"]] {
+            let cli = parse(words).unwrap();
+            assert!(matches!(cli.command, Some(Command::Check)));
+            assert_eq!(cli.settings.workers, Some(Workers::Exactly(3)));
+        }
+        assert!(parse(&["--workers", "many"]).unwrap_err().to_string().contains("\"auto\" or a number"));
+        assert!(parse(&["predict", "face"]).is_err(), "a file is required");
+    }
+
+    #[test]
+    fn long_help_lists_every_setting_and_examples() {
+        let help = Cli::with_settings().render_long_help().to_string();
+        assert!(
+            help.contains("LEPTON_SERVER_LISTEN") && help.contains("lepton predict face photo.jpg"),
+            "{help}"
+        );
+        let short = Cli::with_settings().render_help().to_string();
+        assert!(!short.contains("LEPTON_SERVER_LISTEN"), "{short}");
+    }
+
+    #[test]
+    fn the_error_chain_reads_from_the_outside_in() {
+        let error = anyhow::anyhow!("permission denied").context("cannot listen on 127.0.0.1:80");
+        let failure = Failure::Work(error);
+        assert_eq!(failure.to_string(), "error: cannot listen on 127.0.0.1:80: permission denied");
+        assert_eq!(failure.code(), ExitCode::from(1));
+    }
+}

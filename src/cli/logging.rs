@@ -1,0 +1,27 @@
+//! Logs: one subscriber, on standard error, so that standard output holds answers only.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::{Context, Result};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging; colours only for a terminal.
+pub(super) fn start(config: &LogConfig) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.filter).with_context(|| {
+        format!(
+            "log.filter is {:?}; allowed is a level, or levels by module such as info,lepton=debug",
+            config.filter
+        )
+    })?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let started = match config.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}

@@ -1,0 +1,338 @@
+//! `lepton predict`: the way of a request, without HTTP.
+//!
+//! Invariant: one line of JSON for each input, in the order of the inputs, whether it was answered
+//! or not.
+
+mod line;
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+
+use self::line::Line;
+use super::{find_models, start_pool};
+use crate::{
+    config::{Config, LimitsConfig},
+    error::{Amount, Error},
+    manifest::ModelName,
+    metrics::Metrics,
+    pool::{Claim, Model, ModelPool, Reply},
+    task::Input,
+};
+
+/// Nobody waits behind these inputs, so none is late.
+const NO_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Inputs in the queue for each worker: enough to fill its runs.
+const AHEAD: usize = 64;
+/// Work that takes longer tells how far it is, that often.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers files without a server.
+#[derive(Debug, Args)]
+pub(super) struct Predict {
+    /// The model that answers, by its name
+    model: ModelName,
+    /// Pictures, or files with a text per line; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Predict {
+    pub(super) fn run(self, config: &Config) -> Result<()> {
+        let mut found = find_models(config)?;
+        let known = found.iter().map(|m| format!("`{}`", m.declared.name)).collect::<Vec<_>>().join(", ");
+        found.retain(|model| model.declared.name == self.model);
+        if found.is_empty() {
+            bail!("no model is called `{}`; the models are {known}", self.model);
+        }
+        let pool = start_pool(config, found, &Metrics::new())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .context("cannot start waiting for answers")?;
+        runtime.block_on(self.answer(config, &pool))
+    }
+
+    async fn answer(self, config: &Config, pool: &ModelPool) -> Result<()> {
+        wait_until_ready(pool).await?;
+        let model = pool.model(self.model.as_str())?;
+        let form = match model.task().map_or("", |task| task.kind()) {
+            "image-classification" => Form::Picture,
+            "text-classification" => Form::Lines,
+            other => bail!("the task {other:?} of `{}` cannot be answered from files", self.model),
+        };
+        let mut asked = Asked::new(pool, model);
+        for file in &self.files {
+            asked.show_at_once = file == Path::new("-") && io::stdin().is_terminal();
+            match form {
+                Form::Picture => {
+                    let picture = read_picture(file, &config.limits);
+                    asked.ask(Origin { file: file.clone(), line: None }, picture.map(Input::Image)).await?;
+                }
+                Form::Lines => asked.ask_lines(file, &config.limits).await?,
+            }
+        }
+        asked.finish().await
+    }
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Picture,
+    Lines,
+}
+
+async fn wait_until_ready(pool: &ModelPool) -> Result<()> {
+    let mut ready = pin!(pool.ready());
+    let loaded = match tokio::time::timeout(PATIENCE, &mut ready).await {
+        Ok(loaded) => loaded,
+        Err(_) => {
+            eprintln!("loading the model");
+            ready.await
+        }
+    };
+    loaded.map_err(|(name, reason)| {
+        anyhow!("{reason}").context(format!("the model `{name}` could not be loaded"))
+    })
+}
+
+/// Opens a file, or standard input for `-`.
+fn open(file: &Path) -> io::Result<Box<dyn BufRead>> {
+    if file == Path::new("-") {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        Ok(Box::new(BufReader::new(File::open(file)?)))
+    }
+}
+
+/// Names what cannot be read; the line that this stands in names the file.
+fn unreadable(error: &io::Error) -> Error {
+    Error::malformed(format!("cannot read the file: {error}"))
+}
+
+fn read_picture(file: &Path, limits: &LimitsConfig) -> Result<bytes::Bytes, Error> {
+    let limit = limits.body.0;
+    let mut bytes = Vec::new();
+    let read = open(file).and_then(|reader| reader.take(limit.saturating_add(1)).read_to_end(&mut bytes));
+    read.map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::TooLarge { what: "file bytes", got: Amount::More, limit });
+    }
+    Ok(bytes.into())
+}
+
+/// Reads one line of at most `limits.text` bytes, without its end; `None` at the end of the file.
+fn read_line(reader: &mut dyn BufRead, limits: &LimitsConfig) -> io::Result<Option<Result<String, Error>>> {
+    let limit = limits.text.0;
+    let mut line = Vec::new();
+    // A line of the limit's length may still end in a carriage return and a line feed.
+    if reader.take(limit.saturating_add(2)).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let ended = line.ends_with(b"\n");
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.len() as u64 > limit {
+        if !ended {
+            reader.skip_until(b'\n')?;
+        }
+        return Ok(Some(Err(Error::TooLarge { what: "text bytes", got: Amount::More, limit })));
+    }
+    let text = str::from_utf8(text).map(str::to_owned).map_err(|error| {
+        Error::malformed(format!("the text is not UTF-8: byte {} does not continue it", error.valid_up_to()))
+    });
+    Ok(Some(text))
+}
+
+/// Where an input stands.
+struct Origin {
+    file: PathBuf,
+    line: Option<usize>,
+}
+
+/// Inputs that were asked and not answered yet, oldest first.
+struct Asked<'p> {
+    pool: &'p ModelPool,
+    model: &'p Arc<Model>,
+    waiting: VecDeque<(Origin, Result<Reply, Error>)>,
+    most_waiting: usize,
+    /// Somebody types inputs and waits for each answer.
+    show_at_once: bool,
+    progress: Progress,
+    n_answered: usize,
+    n_failed: usize,
+}
+
+impl<'p> Asked<'p> {
+    fn new(pool: &'p ModelPool, model: &'p Arc<Model>) -> Self {
+        Self {
+            pool,
+            model,
+            waiting: VecDeque::new(),
+            most_waiting: pool.workers() * AHEAD,
+            show_at_once: false,
+            progress: Progress::start(),
+            n_answered: 0,
+            n_failed: 0,
+        }
+    }
+
+    async fn ask_lines(&mut self, file: &Path, limits: &LimitsConfig) -> Result<()> {
+        let origin = |line| Origin { file: file.to_owned(), line };
+        let mut reader = match open(file) {
+            Ok(reader) => reader,
+            Err(error) => return self.ask(origin(None), Err(unreadable(&error))).await,
+        };
+        for number in 1.. {
+            match read_line(&mut *reader, limits) {
+                Ok(Some(Ok(text))) if text.trim().is_empty() => {}
+                Ok(Some(text)) => self.ask(origin(Some(number)), text.map(Input::Text)).await?,
+                Ok(None) => break,
+                Err(error) => return self.ask(origin(Some(number)), Err(unreadable(&error))).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues an input; prints older answers where the queue has no room.
+    async fn ask(&mut self, origin: Origin, input: Result<Input, Error>) -> Result<()> {
+        let reply = match input {
+            Ok(input) => self.submit(input).await?,
+            Err(error) => Err(error),
+        };
+        self.waiting.push_back((origin, reply));
+        while self.waiting.len() >= self.most_waiting || (self.show_at_once && !self.waiting.is_empty()) {
+            self.print_oldest().await?;
+        }
+        Ok(())
+    }
+
+    async fn submit(&mut self, input: Input) -> Result<Result<Reply, Error>> {
+        let claim = || Claim { arrived: Instant::now(), deadline: NO_DEADLINE, bytes: input.n_bytes() };
+        let slot = loop {
+            match self.pool.reserve(self.model, claim()) {
+                // Room comes back as the oldest are answered.
+                Err(Error::Overloaded { .. }) if !self.waiting.is_empty() => self.print_oldest().await?,
+                slot => break slot,
+            }
+        };
+        let replies = slot.and_then(|slot| slot.submit(vec![input]));
+        Ok(replies.and_then(|mut replies| {
+            replies.pop().ok_or_else(|| Error::Internal("an input got no reply".to_owned()))
+        }))
+    }
+
+    async fn print_oldest(&mut self) -> Result<()> {
+        let Some((origin, reply)) = self.waiting.pop_front() else { return Ok(()) };
+        let answered = match reply {
+            Ok(reply) => reply.await,
+            Err(error) => Err(error),
+        };
+        self.n_answered += 1;
+        self.n_failed += usize::from(answered.is_err());
+        let line = serde_json::to_string(&Line::of(&origin, &answered))
+            .context("cannot write the answer as JSON")?;
+        writeln!(io::stdout(), "{line}").context("cannot print the answer")?;
+        self.progress.tell(self.n_answered);
+        Ok(())
+    }
+
+    /// Prints what is still asked; an error counts the inputs that were not answered.
+    async fn finish(mut self) -> Result<()> {
+        while !self.waiting.is_empty() {
+            self.print_oldest().await?;
+        }
+        self.progress.end();
+        match self.n_failed {
+            0 => Ok(()),
+            n_failed => {
+                bail!("{n_failed} of {} inputs were not answered; their lines say why", self.n_answered)
+            }
+        }
+    }
+}
+
+/// How far the work is, told on standard error where the answers themselves do not show it.
+struct Progress {
+    told: Instant,
+    shown: Shown,
+}
+
+/// Where progress is shown.
+enum Shown {
+    /// The answers run over the same terminal.
+    Nowhere,
+    OnOneLine,
+}
+
+impl Progress {
+    fn start() -> Self {
+        let shown = match io::stderr().is_terminal() && !io::stdout().is_terminal() {
+            true => Shown::OnOneLine,
+            false => Shown::Nowhere,
+        };
+        Self { told: Instant::now(), shown }
+    }
+
+    fn tell(&mut self, n_answered: usize) {
+        if matches!(self.shown, Shown::OnOneLine) && self.told.elapsed() >= PATIENCE {
+            self.told = Instant::now();
+            eprint!("\r{n_answered} answered");
+        }
+    }
+
+    fn end(&self) {
+        if matches!(self.shown, Shown::OnOneLine) {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ByteSize;
+
+    fn limits() -> LimitsConfig {
+        LimitsConfig { text: ByteSize(8), body: ByteSize(8), ..Config::default().limits }
+    }
+
+    fn lines(mut bytes: &[u8]) -> Vec<Result<String, Error>> {
+        std::iter::from_fn(|| read_line(&mut bytes, &limits()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_holds_a_text_per_line_and_a_bad_one_spoils_no_other() {
+        let read = lines(b"12345678\r\n123456789\n\n1234567890123\nb\xff\nlast");
+        let too_large = Error::TooLarge { what: "text bytes", got: Amount::More, limit: 8 };
+        assert_eq!(read[0], Ok("12345678".to_owned()));
+        assert_eq!(read[1], Err(too_large.clone()));
+        assert_eq!(read[2], Ok(String::new()));
+        assert_eq!(read[3], Err(too_large));
+        assert!(matches!(&read[4], Err(Error::Malformed(text)) if text.contains("byte 1")));
+        assert_eq!(read[5], Ok("last".to_owned()));
+        assert_eq!(read.len(), 6);
+    }
+
+    #[test]
+    fn a_picture_is_read_up_to_the_limit_of_a_body() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("p");
+        std::fs::write(&file, b"12345678").unwrap();
+        assert_eq!(read_picture(&file, &limits()).unwrap(), &b"12345678"[..]);
+        std::fs::write(&file, b"123456789").unwrap();
+        assert!(matches!(read_picture(&file, &limits()), Err(Error::TooLarge { limit: 8, .. })));
+        let error = read_picture(&dir.path().join("none"), &limits()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the file: ") && !error.contains("none"), "{error}");
+    }
+}

@@ -1,0 +1,182 @@
+//! One answer as a line of JSON, in the words of `/v1`.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::Serialize;
+
+use super::Origin;
+use crate::{
+    error::Error,
+    image::Rect,
+    metrics::Cost,
+    pool::Answered,
+    task::{Answer, Ranked, Truncated},
+};
+
+/// Where an input stands, then its answer and cost, or why there is none.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    file: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Image {
+        width: u32,
+        height: u32,
+        faces: [Face<'a>; 1],
+        cost: Milliseconds,
+    },
+    Text {
+        #[serde(flatten)]
+        best: Best<'a>,
+        tokens: usize,
+        truncated: bool,
+        cost: Milliseconds,
+    },
+    Failed {
+        error: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Face<'a> {
+    r#box: Region,
+    /// No detector found the region, so nothing says how sure it is.
+    confidence: Option<f32>,
+    #[serde(flatten)]
+    best: Best<'a>,
+}
+
+#[derive(Serialize)]
+struct Region {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+#[derive(Serialize)]
+struct Best<'a> {
+    label: Option<&'a str>,
+    score: Option<f32>,
+    scores: Vec<Score<'a>>,
+}
+
+#[derive(Serialize)]
+struct Score<'a> {
+    label: &'a str,
+    score: f32,
+}
+
+/// A cost with times in milliseconds.
+#[derive(Serialize)]
+struct Milliseconds {
+    queue_ms: f64,
+    prepare_ms: f64,
+    infer_ms: f64,
+    answer_ms: f64,
+    cpu_ms: f64,
+    batch: usize,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(origin: &'a Origin, answered: &'a Result<Answered, Error>) -> Self {
+        let outcome = match answered {
+            Ok(Answered { answer, cost }) => Outcome::of(answer, cost),
+            Err(error) => Outcome::Failed { error: error.to_string() },
+        };
+        Self { file: origin.file.to_string_lossy(), line: origin.line, outcome }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn of(answer: &'a Answer, cost: &Cost) -> Self {
+        let cost = Milliseconds::of(cost);
+        match answer {
+            Answer::Image { width, height, region, scores } => {
+                let Rect { x, y, width: box_width, height: box_height } = *region;
+                let r#box = Region { x, y, width: box_width, height: box_height };
+                let faces = [Face { r#box, confidence: None, best: Best::of(scores) }];
+                Self::Image { width: *width, height: *height, faces, cost }
+            }
+            Answer::Text { tokens, truncated, scores } => Self::Text {
+                best: Best::of(scores),
+                tokens: *tokens,
+                truncated: *truncated == Truncated::Yes,
+                cost,
+            },
+        }
+    }
+}
+
+impl<'a> Best<'a> {
+    fn of(Ranked(scores): &'a Ranked) -> Self {
+        let best = scores.first();
+        let score = |scored: &'a crate::task::Scored| Score { label: &scored.label, score: scored.score };
+        Self {
+            label: best.map(|scored| &*scored.label),
+            score: best.map(|scored| scored.score),
+            scores: scores.iter().map(score).collect(),
+        }
+    }
+}
+
+impl Milliseconds {
+    fn of(cost: &Cost) -> Self {
+        // Microseconds are as fine as the clocks are worth.
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
+        Self {
+            queue_ms: ms(cost.queue),
+            prepare_ms: ms(cost.prepare),
+            infer_ms: ms(cost.infer),
+            answer_ms: ms(cost.answer),
+            cpu_ms: ms(cost.cpu),
+            batch: cost.batch,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Scored;
+
+    fn printed(line: Option<usize>, answered: Result<Answered, Error>) -> String {
+        let origin = Origin { file: "input".into(), line };
+        serde_json::to_string(&Line::of(&origin, &answered)).unwrap()
+    }
+
+    fn answered(answer: Answer) -> Result<Answered, Error> {
+        let cost = Cost { infer: Duration::from_micros(1500), batch: 2, ..Cost::default() };
+        Ok(Answered { answer, cost })
+    }
+
+    fn scores() -> Ranked {
+        let scored = |label: &str, score| Scored { label: label.into(), score };
+        Ranked(vec![scored("positive", 0.75), scored("negative", 0.25)])
+    }
+
+    #[test]
+    fn a_text_is_told_with_its_line_answer_and_cost() {
+        let answer = Answer::Text { tokens: 3, truncated: Truncated::No, scores: scores() };
+        insta::assert_snapshot!(printed(Some(7), answered(answer)), @r#"{"file":"input","line":7,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":3,"truncated":false,"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
+    }
+
+    #[test]
+    fn an_image_is_told_with_its_region() {
+        let region = Rect { x: 1, y: 2, width: 3, height: 4 };
+        let answer = Answer::Image { width: 5, height: 6, region, scores: scores() };
+        insta::assert_snapshot!(printed(None, answered(answer)), @r#"{"file":"input","width":5,"height":6,"faces":[{"box":{"x":1,"y":2,"width":3,"height":4},"confidence":null,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}]}],"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
+    }
+
+    #[test]
+    fn a_line_says_why_there_is_no_answer() {
+        insta::assert_snapshot!(printed(None, Err(Error::malformed("no image"))), @r#"{"file":"input","error":"no image"}"#);
+    }
+}

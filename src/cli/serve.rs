@@ -1,0 +1,138 @@
+//! `lepton serve`: listen, load, say so, and stop in order.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    process,
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+use super::{find_models, start_pool};
+use crate::{
+    config::Config,
+    http::AppState,
+    metrics::{Metrics, Readiness},
+    pool::ModelPool,
+    server::Server,
+};
+
+/// The exit code of a process that was told to stop twice: 128 and the number of SIGINT.
+const STOPPED_TWICE: i32 = 130;
+
+/// Serves until a signal, or until a model fails to load.
+pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.server.io_threads)
+        .thread_name("lepton-io")
+        .enable_all()
+        .build()
+        .context("cannot start the threads that move bytes")?;
+    let metrics = Arc::new(Metrics::new());
+    // Listening comes before loading: whoever watches the process can ask it how far it is.
+    let listener = runtime.block_on(listen(config.server.listen))?;
+    let found = find_models(&config)?;
+    for (setting, name) in
+        [("models.vision", &config.models.vision), ("models.sentiment", &config.models.sentiment)]
+    {
+        if found.iter().all(|model| model.declared.name != *name) {
+            tracing::warn!(setting, model = %name, "there is no such model; its route will answer that it is not found");
+        }
+    }
+    let pool = Arc::new(start_pool(&config, found, &metrics)?);
+    let served = runtime.block_on(serve_until_stopped(config, listener, Arc::clone(&pool), metrics, started));
+    // In this order: tasks that still hold the pool end with the runtime, then its threads are joined.
+    drop(runtime);
+    drop(pool);
+    served
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} (server.listen, --listen; port 0 takes a free one)")
+    })
+}
+
+async fn serve_until_stopped(
+    config: Config,
+    listener: TcpListener,
+    pool: Arc<ModelPool>,
+    metrics: Arc<Metrics>,
+    started: Instant,
+) -> Result<()> {
+    let address = listener.local_addr().context("cannot tell the address that was taken")?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let (fail, failed) = oneshot::channel();
+    let server = Server::new(AppState::new(config, Arc::clone(&pool), Arc::clone(&metrics)));
+    let stop = async {
+        tokio::select! {
+            name = signals.next() => tracing::info!(signal = name, "stopping; a second signal exits at once"),
+            reason = failure(&pool, &metrics, address, started) => {
+                // The receiver lives until the server has stopped.
+                let _ = fail.send(reason);
+            }
+        }
+        metrics.set_ready(Readiness::NotReady);
+        tokio::spawn(async move {
+            let name = signals.next().await;
+            tracing::warn!(signal = name, "stopped twice: exiting at once");
+            process::exit(STOPPED_TWICE);
+        });
+    };
+    server.serve(listener, stop).await.context("cannot serve")?;
+    let mut failed = failed;
+    failed.try_recv().map_or(Ok(()), Err)
+}
+
+/// Announces readiness when the models are loaded, and then waits for ever; returns only where a
+/// model could not be loaded.
+async fn failure(
+    pool: &ModelPool,
+    metrics: &Metrics,
+    address: SocketAddr,
+    started: Instant,
+) -> anyhow::Error {
+    if let Err((name, reason)) = pool.ready().await {
+        return anyhow!("{reason}").context(format!("the model `{name}` could not be loaded"));
+    }
+    metrics.set_ready(Readiness::Ready);
+    let names: Vec<String> = pool
+        .models()
+        .iter()
+        .map(|model| {
+            format!("{} {} ({})", model.name(), model.version(), model.task().map_or("", |task| task.kind()))
+        })
+        .collect();
+    let (names, ready_ms) = (names.join(", "), started.elapsed().as_millis());
+    tracing::info!(%address, ready_ms, models = names, workers = pool.workers(), "ready");
+    // Whoever started the server may have closed its standard output; that stops nothing.
+    let _ = writeln!(io::stdout(), "listening on http://{address}, ready in {ready_ms} ms: {names}");
+    std::future::pending().await
+}
+
+/// The signals that ask a process to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one and names it.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
