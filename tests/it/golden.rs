@@ -1,0 +1,105 @@
+//! The shipped networks answer through HTTP as they did in PyTorch when they were exported.
+//!
+//! `golden.json` beside each model was written by the training recipe: inputs and the logits that
+//! the trained network gave for them.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    client::{exchange, multipart, post},
+    models,
+    process::Lepton,
+};
+
+/// Two probabilities agree within this: a tenth of a percent.
+const TOLERANCE: f64 = 1e-3;
+
+fn read(model: &str, file: &str) -> String {
+    let path = models().join(model).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn golden(model: &str) -> Vec<Value> {
+    let golden: Value = serde_json::from_str(&read(model, "golden.json")).expect("JSON");
+    golden["cases"].as_array().expect("cases").clone()
+}
+
+/// Softmax of the golden logits over the model's calibration temperature, by label.
+fn expected(model: &str, case: &Value) -> Vec<(String, f64)> {
+    let manifest: toml::Table = read(model, "model.toml").parse().expect("TOML");
+    let task = manifest["task"].as_table().and_then(|t| t.values().next()).expect("a task");
+    let temperature = task["temperature"].as_float().expect("a temperature");
+    let logits = case["logits"].as_array().expect("logits").iter();
+    let logits: Vec<f64> = logits.map(|logit| logit.as_f64().expect("a number") / temperature).collect();
+    let highest = logits.iter().copied().fold(f64::MIN, f64::max);
+    let sum: f64 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+    let labels = read(model, "labels.txt");
+    labels.lines().map(str::to_owned).zip(logits.iter().map(|logit| (logit - highest).exp() / sum)).collect()
+}
+
+/// Holds ranked scores to the expected ones.
+fn assert_scores(answer: &Value, expected: &[(String, f64)], input: &str) {
+    let scores = answer["scores"].as_array().unwrap_or_else(|| panic!("no scores in {answer}"));
+    assert_eq!(scores.len(), expected.len());
+    assert_eq!((&scores[0]["label"], &scores[0]["score"]), (&answer["label"], &answer["score"]));
+    for (label, probability) in expected {
+        let found = scores.iter().find(|score| score["label"] == *label).expect("every label");
+        let difference = (found["score"].as_f64().expect("a number") - probability).abs();
+        assert!(difference <= TOLERANCE, "{input}: {label} is {}, expected {probability}", found["score"]);
+    }
+}
+
+#[test]
+fn texts_are_read_as_pytorch_read_them_alone_and_together() {
+    let server = Lepton::start();
+    let cases = golden("sentiment");
+    let texts: Vec<&str> = cases.iter().map(|case| case["text"].as_str().expect("a text")).collect();
+    let ask = |body: Value| {
+        let request = post("/v1/text/sentiment", "application/json", body.to_string().as_bytes());
+        let response = exchange(server.address, &request);
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json()["results"].as_array().expect("results").clone()
+    };
+    let together = ask(json!({ "texts": texts }));
+    for ((case, text), in_batch) in cases.iter().zip(&texts).zip(&together) {
+        let alone = ask(json!({ "text": text })).remove(0);
+        let expected = expected("sentiment", case);
+        for answer in [&alone, in_batch] {
+            assert_scores(answer, &expected, text);
+            assert_eq!(answer["tokens"].as_u64(), case["ids"].as_array().map(|ids| ids.len() as u64));
+        }
+        let difference =
+            alone["score"].as_f64().expect("a score") - in_batch["score"].as_f64().expect("a score");
+        assert!(difference.abs() <= 1e-4, "{text}: alone and together differ by {difference}");
+    }
+}
+
+#[test]
+fn faces_are_read_as_pytorch_read_them_alone_and_together() {
+    let server = Lepton::start();
+    let cases = golden("face");
+    let pictures: Vec<Vec<u8>> = cases
+        .iter()
+        .map(|case| {
+            let i = case["i"].as_u64().expect("an index") as u32;
+            let picture = image::GrayImage::from_fn(48, 48, |x, y| {
+                image::Luma([((x * 7 + y * 13 + i * 29) % 256) as u8])
+            });
+            let mut png = std::io::Cursor::new(Vec::new());
+            picture.write_to(&mut png, image::ImageFormat::Png).expect("encodable");
+            png.into_inner()
+        })
+        .collect();
+    let parts: Vec<(&str, &[u8])> = pictures.iter().map(|png| ("image", png.as_slice())).collect();
+    let (kind, form) = multipart(&parts);
+    let together = exchange(server.address, &post("/v1/vision/classify", &kind, &form)).json();
+    for (i, (case, png)) in cases.iter().zip(&pictures).enumerate() {
+        let alone = exchange(server.address, &post("/v1/vision/classify", "image/png", png)).json();
+        let expected = expected("face", case);
+        for answer in [&alone["images"][0], &together["images"][i]] {
+            assert_eq!((&answer["width"], &answer["height"]), (&json!(48), &json!(48)));
+            assert_scores(&answer["faces"][0], &expected, &format!("picture {i}"));
+        }
+        assert_eq!(alone["images"][0], together["images"][i]);
+    }
+}

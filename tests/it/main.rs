@@ -1,0 +1,23 @@
+//! What no single file can show: the rules of the code base, the shipped files, the whole program.
+
+// Lints that spare tests know them by this attribute.
+#[cfg(test)]
+mod answers;
+#[cfg(test)]
+mod architecture;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod fixtures {
+    pub mod pictures;
+}
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod photos;
+#[cfg(test)]
+mod soak;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,46 @@
+//! Real photographs, from the folder beside the repository. Where it is missing, this is skipped, and
+//! says so.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    client::{exchange, multipart, post},
+    process::Lepton,
+};
+
+#[test]
+fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/photos");
+    let Ok(manifest) = fs::read_to_string(folder.join("manifest.json")) else {
+        // Past the test runner's capture: what was not tested has to be seen.
+        let _told = writeln!(io::stderr(), "skipped: there are no photographs in ../shared/photos");
+        return;
+    };
+    let manifest: Vec<Value> = serde_json::from_str(&manifest).expect("a list");
+    let server = Lepton::start();
+    let mut photos = Vec::new();
+    for entry in &manifest {
+        let file = entry["file"].as_str().expect("a file");
+        let bytes = fs::read(folder.join(file)).expect("readable");
+        let request = post("/v1/vision/classify", "application/octet-stream", &bytes);
+        let response = exchange(server.address, &request);
+        assert_eq!(response.status, 200, "{file}: {}", response.text());
+        let image = response.json()["images"][0].clone();
+        assert_eq!((&image["width"], &image["height"]), (&entry["size"][0], &entry["size"][1]), "{file}");
+        let scores = image["faces"][0]["scores"].as_array().expect("scores").iter();
+        let sum: f64 = scores.map(|score| score["score"].as_f64().expect("a number")).sum();
+        assert!((sum - 1.0).abs() < 1e-4, "{file}: the scores add up to {sum}");
+        photos.push((bytes, image));
+    }
+    let parts: Vec<(&str, &[u8])> = photos.iter().map(|(bytes, _)| ("image", bytes.as_slice())).collect();
+    let (kind, body) = multipart(&parts);
+    let together = exchange(server.address, &post("/v1/vision/classify", &kind, &body)).json();
+    let alone: Vec<&Value> = photos.iter().map(|(_, image)| image).collect();
+    assert_eq!(together["images"].as_array().expect("images").iter().collect::<Vec<_>>(), alone);
+}

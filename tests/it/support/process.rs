@@ -1,0 +1,81 @@
+//! The real binary as a child process on a port of its own.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// Tells the logs of one test run apart.
+static SERVERS: AtomicUsize = AtomicUsize::new(0);
+
+/// A running server. Killed when dropped.
+pub struct Lepton {
+    child: Child,
+    log: PathBuf,
+    pub address: SocketAddr,
+}
+
+impl Lepton {
+    /// Starts the server with the shipped models and waits until it is ready.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts the server with settings from the environment and waits until it is ready.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        // A folder without a config.toml: the defaults.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let n = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let log = folder.join(format!("server-{}-{n}.log", std::process::id()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lepton"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--models"]).arg(super::models());
+        command.envs(settings.iter().copied()).current_dir(folder).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(File::create(&log).expect("a log"));
+        let mut child = command.spawn().expect("the binary starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut line).expect("readable");
+        let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split_once(','));
+        let address = address.and_then(|(address, _)| address.parse().ok());
+        let said = || format!("not ready: {line}{}", fs::read_to_string(&log).unwrap_or_default());
+        let address = address.unwrap_or_else(|| panic!("{}", said()));
+        Self { child, log, address }
+    }
+
+    /// Sends a signal by name, as in `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// What was logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("readable")
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child")
+    }
+
+    /// A memory figure of `/proc/PID/status` in KiB, as `VmHWM`, the peak resident size.
+    pub fn memory_kib(&self, figure: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find(|line| line.starts_with(figure)).expect("the figure");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Lepton {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+        if !std::thread::panicking() {
+            let _removed = fs::remove_file(&self.log);
+        }
+    }
+}
