@@ -40,21 +40,14 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Res
         _ => (ColorSpace::RGB, Layout::Rgb),
     };
     let channels = layout.kept(wanted);
-    let converted = if channels.count() == layout.count() { 0 } else { channels.count() };
-    let pixels = survey.size.pixels() * (layout.count() + converted) as u64;
+    let pixels = survey.size.pixels() * layout.bytes(channels) as u64;
     afford(pixels + coefficients + essence.len() as u64, limits)?;
     decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(space));
     let pixels = decoder.decode().map_err(refusal)?;
     if pixels.len() as u64 != survey.size.pixels() * layout.count() as u64 {
         return Err(damaged(FORMAT, "its headers contradict each other"));
     }
-    let samples = if channels.count() == layout.count() {
-        pixels
-    } else {
-        let mut samples = Vec::with_capacity(pixels.len() / layout.count());
-        layout.append(&pixels, channels, &mut samples);
-        samples
-    };
+    let samples = layout.convert(pixels, channels);
     Ok(Picture { samples, channels, stored: survey.size, orientation: survey.orientation })
 }
 

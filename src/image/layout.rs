@@ -35,6 +35,21 @@ impl Layout {
         }
     }
 
+    /// Bytes a pixel of a decoded picture and, where it is kept otherwise, of what it becomes.
+    pub(super) fn bytes(self, kept: Channels) -> usize {
+        if kept.count() == self.count() { self.count() } else { self.count() + kept.count() }
+    }
+
+    /// Turns a decoded picture into what is kept of it.
+    pub(super) fn convert(self, pixels: Vec<u8>, kept: Channels) -> Vec<u8> {
+        if kept.count() == self.count() {
+            return pixels;
+        }
+        let mut samples = Vec::with_capacity(pixels.len() / self.count() * kept.count());
+        self.append(&pixels, kept, &mut samples);
+        samples
+    }
+
     /// Appends pixels to `samples` as `kept` says, transparency composited over black.
     pub(super) fn append(self, pixels: &[u8], kept: Channels, samples: &mut Vec<u8>) {
         let colour = |[red, green, blue]: [u8; 3], samples: &mut Vec<u8>| match kept {

@@ -28,17 +28,10 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Res
     }
     let layout = if decoder.color_type() == ColorType::Rgba8 { Layout::Rgba } else { Layout::Rgb };
     let channels = layout.kept(wanted);
-    let converted = if channels.count() == layout.count() { 0 } else { channels.count() };
-    afford(survey.size.pixels() * (layout.count() + converted + DECODER_BYTES) as u64, limits)?;
+    afford(survey.size.pixels() * (layout.bytes(channels) + DECODER_BYTES) as u64, limits)?;
     let mut pixels = vec![0; survey.size.pixels() as usize * layout.count()];
     decoder.read_image(&mut pixels).map_err(refusal)?;
-    let samples = if channels.count() == layout.count() {
-        pixels
-    } else {
-        let mut samples = Vec::with_capacity(survey.size.pixels() as usize * channels.count());
-        layout.append(&pixels, channels, &mut samples);
-        samples
-    };
+    let samples = layout.convert(pixels, channels);
     Ok(Picture { samples, channels, stored: survey.size, orientation: survey.orientation })
 }
 
