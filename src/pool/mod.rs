@@ -21,7 +21,7 @@ mod slot;
 mod tests;
 mod worker;
 
-use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, sync::Arc, thread::JoinHandle};
 
 pub use self::{
     cost::Measured,
@@ -130,11 +130,6 @@ impl ModelPool {
     /// is not ready, the queue is full, or the answer is predicted to come after the deadline.
     pub fn reserve(&self, model: &Arc<Model>, claim: Claim) -> Result<Slot, Error> {
         Slot::reserve(model, &self.shared, claim)
-    }
-
-    /// Predicts how long a request that costs nothing itself would wait, if it came now.
-    pub fn forecast(&self) -> Duration {
-        self.shared.forecast(Duration::ZERO)
     }
 
     /// Waits until every model has answered its warm-up, or one has failed: its name and why.

@@ -83,16 +83,6 @@ impl Slot {
         Ok(Self { model: Arc::clone(model), shared: Arc::clone(shared), claim, place })
     }
 
-    /// The model that this slot belongs to.
-    pub fn model(&self) -> &Arc<Model> {
-        &self.model
-    }
-
-    /// When the answer is due.
-    pub fn due(&self) -> Instant {
-        self.claim.arrived + self.claim.deadline
-    }
-
     /// Reserves bytes as a body arrives.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         self.place.grow(0, bytes).map_err(|full| queue_full(full, self.shared.forecast(Duration::ZERO)))

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Condvar, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::*;
