@@ -32,6 +32,8 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::{observe::Observer, problem::Refusal};
+/// What answers look like, for those who write them without HTTP.
+pub(crate) use self::{text::TextBody, vision::ImageBody};
 use crate::{config::Config, metrics::Metrics, pool::ModelPool};
 
 /// Every route of the server, in its layers.

@@ -65,7 +65,7 @@ fn input(text: Bytes, limits: &LimitsConfig) -> Result<Input, Error> {
 
 /// One text of an answer.
 #[derive(Serialize)]
-pub(super) struct TextBody<'a> {
+pub(crate) struct TextBody<'a> {
     label: Option<&'a str>,
     score: Option<f32>,
     scores: Vec<ScoreBody<'a>>,
@@ -77,7 +77,7 @@ pub(super) struct TextBody<'a> {
 
 impl<'a> TextBody<'a> {
     /// An answer about one text, its scores cut to the best `top_k`.
-    pub(super) fn new(tokens: usize, truncated: Truncated, scores: &'a Ranked, top_k: usize) -> Self {
+    pub(crate) fn new(tokens: usize, truncated: Truncated, scores: &'a Ranked, top_k: usize) -> Self {
         let best = scores.0.first();
         Self {
             label: best.map(|scored| &*scored.label),

@@ -44,7 +44,7 @@ pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> R
 
 /// One image of an answer.
 #[derive(Serialize)]
-pub(super) struct ImageBody<'a> {
+pub(crate) struct ImageBody<'a> {
     width: u32,
     height: u32,
     faces: [FaceBody<'a>; 1],
@@ -72,7 +72,7 @@ struct BoxBody {
 
 impl<'a> ImageBody<'a> {
     /// An answer about one region, its scores cut to the best `top_k`.
-    pub(super) fn new((width, height): (u32, u32), region: Rect, scores: &'a Ranked, top_k: usize) -> Self {
+    pub(crate) fn new((width, height): (u32, u32), region: Rect, scores: &'a Ranked, top_k: usize) -> Self {
         let Rect { x, y, width: box_width, height: box_height } = region;
         let best = scores.0.first();
         let face = FaceBody {

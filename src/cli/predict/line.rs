@@ -7,11 +7,14 @@ use serde::Serialize;
 use super::Origin;
 use crate::{
     error::Error,
-    image::Rect,
+    http::{ImageBody, TextBody},
     metrics::Cost,
     pool::Answered,
-    task::{Answer, Ranked, Truncated},
+    task::Answer,
 };
+
+/// Every score is told.
+const ALL: usize = usize::MAX;
 
 /// Where an input stands, then its answer and cost, or why there is none.
 #[derive(Serialize)]
@@ -27,51 +30,18 @@ pub(super) struct Line<'a> {
 #[serde(untagged)]
 enum Outcome<'a> {
     Image {
-        width: u32,
-        height: u32,
-        faces: [Face<'a>; 1],
+        #[serde(flatten)]
+        image: ImageBody<'a>,
         cost: Milliseconds,
     },
     Text {
         #[serde(flatten)]
-        best: Best<'a>,
-        tokens: usize,
-        truncated: bool,
+        text: TextBody<'a>,
         cost: Milliseconds,
     },
     Failed {
         error: String,
     },
-}
-
-#[derive(Serialize)]
-struct Face<'a> {
-    r#box: Region,
-    /// No detector found the region, so nothing says how sure it is.
-    confidence: Option<f32>,
-    #[serde(flatten)]
-    best: Best<'a>,
-}
-
-#[derive(Serialize)]
-struct Region {
-    x: u32,
-    y: u32,
-    width: u32,
-    height: u32,
-}
-
-#[derive(Serialize)]
-struct Best<'a> {
-    label: Option<&'a str>,
-    score: Option<f32>,
-    scores: Vec<Score<'a>>,
-}
-
-#[derive(Serialize)]
-struct Score<'a> {
-    label: &'a str,
-    score: f32,
 }
 
 /// A cost with times in milliseconds.
@@ -100,29 +70,11 @@ impl<'a> Outcome<'a> {
         let cost = Milliseconds::of(cost);
         match answer {
             Answer::Image { width, height, region, scores } => {
-                let Rect { x, y, width: box_width, height: box_height } = *region;
-                let r#box = Region { x, y, width: box_width, height: box_height };
-                let faces = [Face { r#box, confidence: None, best: Best::of(scores) }];
-                Self::Image { width: *width, height: *height, faces, cost }
+                Self::Image { image: ImageBody::new((*width, *height), *region, scores, ALL), cost }
             }
-            Answer::Text { tokens, truncated, scores } => Self::Text {
-                best: Best::of(scores),
-                tokens: *tokens,
-                truncated: *truncated == Truncated::Yes,
-                cost,
-            },
-        }
-    }
-}
-
-impl<'a> Best<'a> {
-    fn of(Ranked(scores): &'a Ranked) -> Self {
-        let best = scores.first();
-        let score = |scored: &'a crate::task::Scored| Score { label: &scored.label, score: scored.score };
-        Self {
-            label: best.map(|scored| &*scored.label),
-            score: best.map(|scored| scored.score),
-            scores: scores.iter().map(score).collect(),
+            Answer::Text { tokens, truncated, scores } => {
+                Self::Text { text: TextBody::new(*tokens, *truncated, scores, ALL), cost }
+            }
         }
     }
 }
@@ -145,7 +97,10 @@ impl Milliseconds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::Scored;
+    use crate::{
+        image::Rect,
+        task::{Ranked, Scored, Truncated},
+    };
 
     fn printed(line: Option<usize>, answered: Result<Answered, Error>) -> String {
         let origin = Origin { file: "input".into(), line };
