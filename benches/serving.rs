@@ -27,7 +27,7 @@ use lepton::{
     http::AppState,
     image::ImageLimits,
     metrics::Metrics,
-    pool::{Loaded, ModelPool, PoolOptions},
+    pool::{Loaded, ModelPool, PoolOptions, Rule},
     repository,
     server::Server,
     task::{Input, TaskOptions},
@@ -227,6 +227,7 @@ impl Served {
             workers,
             queue_rows: config.pool.queue_rows,
             queue_bytes: config.pool.queue_bytes.0 as usize,
+            rule: Rule::Measured,
         };
         let found = repository::scan(models, task_options())?;
         let pool =

@@ -22,7 +22,7 @@ use crate::{
     cores,
     image::ImageLimits,
     metrics::Metrics,
-    pool::{ModelPool, PoolOptions},
+    pool::{ModelPool, PoolOptions, Rule},
     repository::{self, Found},
     task::TaskOptions,
 };
@@ -211,6 +211,7 @@ fn start_pool(config: &Config, found: Vec<Found>, metrics: &Metrics) -> Result<M
         workers: workers(config),
         queue_rows: config.pool.queue_rows,
         queue_bytes: usize::try_from(config.pool.queue_bytes.0).unwrap_or(usize::MAX),
+        rule: Rule::Measured,
     };
     let models = found.into_iter().map(|found| found.declared).collect();
     ModelPool::start(&options, models, metrics).context("cannot start the worker threads")

@@ -37,7 +37,13 @@ pub enum Error {
 
     /// The queue is full, or the answer is predicted to come after the deadline.
     #[error("{reason}")]
-    Overloaded { reason: Cow<'static, str>, retry_after: Duration },
+    Overloaded {
+        reason: Cow<'static, str>,
+        /// When there is likely to be room, from now.
+        retry_after: Duration,
+        /// How long the answer would be likely to take, from now.
+        forecast: Duration,
+    },
 
     /// The deadline passed while the request waited.
     #[error("the deadline of {} ms passed while the request waited", deadline.as_millis())]

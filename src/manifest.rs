@@ -3,6 +3,7 @@
 //! Plain data. Unknown keys are errors; the task is an externally tagged table, so that a typo is
 //! reported at its own line.
 
+mod balance;
 mod labels;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::labels::Labels;
+pub use self::{balance::Balance, labels::Labels};
 
 /// One model folder's `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,14 +158,22 @@ pub struct TextClassificationSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchSpec {
-    /// Most rows that one run takes.
+    /// Most rows that one run takes. How many it really takes is measured.
+    #[serde(default = "one_row")]
     pub max_rows: usize,
+    /// Whether a worker may wait for company, where a request does not say.
+    #[serde(default)]
+    pub balance: Balance,
 }
 
 impl Default for BatchSpec {
     fn default() -> Self {
-        Self { max_rows: 1 }
+        Self { max_rows: one_row(), balance: Balance::default() }
     }
+}
+
+fn one_row() -> usize {
+    1
 }
 
 fn default_tokenizer() -> PathBuf {
@@ -278,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_left_out_has_its_default() {
         let manifest = Manifest::parse(SENTIMENT).unwrap();
-        assert_eq!(manifest.batch.max_rows, 32);
+        assert_eq!(manifest.batch, BatchSpec { max_rows: 32, balance: Balance::Fast });
         assert_eq!(manifest.licence, "");
         let TaskSpec::TextClassification(spec) = &manifest.task else { panic!("{manifest:?}") };
         assert_eq!(spec.labels, Labels::File("labels.txt".into()));

@@ -3,6 +3,7 @@
 //! Invariant: recording on the way of a request is a few atomic operations and short locks; labels
 //! are resolved once, when a model is declared.
 
+mod model;
 mod process;
 
 use std::{
@@ -16,29 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What one answer cost, by stage.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// Waited for a worker.
-    pub queue: Duration,
-    /// Decoded and resized, or tokenised.
-    pub prepare: Duration,
-    /// Ran the network, the whole batch.
-    pub infer: Duration,
-    /// Made the answer of the network's outputs.
-    pub answer: Duration,
-    /// CPU time charged to this row: its own preparing and answering, and its share of the run.
-    pub cpu: Duration,
-    /// Rows in the run.
-    pub batch: usize,
-}
-
-impl Cost {
-    /// The four stages together.
-    pub fn total(&self) -> Duration {
-        self.queue + self.prepare + self.infer + self.answer
-    }
-}
+pub use self::model::{Cost, ModelMetrics};
 
 /// Upper bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 16] =
@@ -49,6 +28,13 @@ const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
+}
+
+/// Upper bounds of the forecast's histogram: what it took over what was predicted.
+const RATIOS: [f64; 11] = [0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0];
+
+fn ratios() -> Histogram {
+    Histogram::new(RATIOS)
 }
 
 fn rows() -> Histogram {
@@ -98,6 +84,14 @@ metrics! {
     answered_rows: Family<ModelLabels, Counter> = Family::default();
     /// CPU time charged to answered rows: preparing, their share of the run, answering.
     charged_cpu_seconds: Family<ModelLabels, Seconds> = Family::default();
+    /// Rows that were accepted and then answered within their deadline, or not.
+    promises: Family<PromiseLabels, Counter> = Family::default();
+    /// Time in which the answer to an accepted row was predicted.
+    predicted_seconds: Histograms<ModelLabels> = Family::new_with_constructor(seconds);
+    /// Time in which the answer to the same rows was made.
+    finished_seconds: Histograms<ModelLabels> = Family::new_with_constructor(seconds);
+    /// Time that the answer to an accepted row took, as a share of what was predicted.
+    forecast_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratios);
     /// Rows that wait for a worker.
     queued_rows: Family<ModelLabels, Gauge> = Family::default();
     /// Requests that were not answered, by the stable name of the reason.
@@ -121,6 +115,12 @@ struct ModelLabels {
 struct StageLabels {
     model: String,
     stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PromiseLabels {
+    model: String,
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -158,6 +158,8 @@ impl Metrics {
         let labels = ModelLabels { model: name.to_owned() };
         let stage =
             |stage| self.stage_seconds.get_or_create_owned(&StageLabels { model: name.to_owned(), stage });
+        let promise =
+            |outcome| self.promises.get_or_create_owned(&PromiseLabels { model: name.to_owned(), outcome });
         ModelMetrics {
             queue: stage("queue"),
             prepare: stage("prepare"),
@@ -168,6 +170,11 @@ impl Metrics {
             answered_rows: self.answered_rows.get_or_create_owned(&labels),
             cpu_seconds: self.charged_cpu_seconds.get_or_create_owned(&labels),
             queued_rows: self.queued_rows.get_or_create_owned(&labels),
+            kept: promise("kept"),
+            broken: promise("broken"),
+            predicted: self.predicted_seconds.get_or_create_owned(&labels),
+            finished: self.finished_seconds.get_or_create_owned(&labels),
+            forecast_ratio: self.forecast_ratio.get_or_create_owned(&labels),
         }
     }
 
@@ -217,43 +224,6 @@ pub struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.gauge.dec();
-    }
-}
-
-/// The metrics of one model, its label resolved once.
-#[derive(Clone)]
-pub struct ModelMetrics {
-    queue: Histogram,
-    prepare: Histogram,
-    infer: Histogram,
-    answer: Histogram,
-    total: Histogram,
-    batch_rows: Histogram,
-    answered_rows: Counter,
-    cpu_seconds: Seconds,
-    queued_rows: Gauge,
-}
-
-impl ModelMetrics {
-    /// Records an answered row.
-    pub fn answered(&self, cost: &Cost) {
-        self.queue.observe(cost.queue.as_secs_f64());
-        self.prepare.observe(cost.prepare.as_secs_f64());
-        self.infer.observe(cost.infer.as_secs_f64());
-        self.answer.observe(cost.answer.as_secs_f64());
-        self.total.observe(cost.total().as_secs_f64());
-        self.answered_rows.inc();
-        self.cpu_seconds.inc_by(cost.cpu.as_secs_f64());
-    }
-
-    /// Records a run of `rows` rows.
-    pub fn ran(&self, rows: usize) {
-        self.batch_rows.observe(rows as f64);
-    }
-
-    /// Changes the number of rows that wait for a worker.
-    pub fn queued(&self, change: i64) {
-        self.queued_rows.inc_by(change);
     }
 }
 

@@ -25,7 +25,7 @@ use thiserror::Error;
 use self::folder::Folder;
 use crate::{
     engine::{Engine, tract::TractEngine},
-    manifest::{Manifest, ModelName, Version},
+    manifest::{BatchSpec, Manifest, ModelName, Version},
     pool::{Declared, Loaded},
     task::{self, TaskOptions},
 };
@@ -108,7 +108,7 @@ fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, 
         version,
         description: about.description,
         licence: about.licence,
-        max_rows: about.max_rows,
+        batch: about.batch,
         load: Box::new(move || load(&folder, &network, &source, options)),
     };
     Ok(Some(Found { declared, network_bytes }))
@@ -144,7 +144,7 @@ enum Source {
 struct About {
     description: String,
     licence: String,
-    max_rows: usize,
+    batch: BatchSpec,
 }
 
 impl Source {
@@ -174,12 +174,12 @@ impl Source {
             Self::Manifest(manifest) => About {
                 description: manifest.description.clone(),
                 licence: manifest.licence.clone(),
-                max_rows: manifest.batch.max_rows,
+                batch: manifest.batch.clone(),
             },
             Self::HuggingFace(description) => About {
                 description: description.summary(),
                 licence: String::new(),
-                max_rows: description.max_rows(),
+                batch: description.batch(),
             },
         }
     }

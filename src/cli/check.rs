@@ -12,16 +12,10 @@ use super::find_models;
 use crate::{
     config::{ByteSize, Config, Workers},
     cores,
-    engine::{EngineError, Port},
-    pool::Loaded,
+    engine::Port,
+    pool::{self, Best, Loaded, Measured, Survey},
     repository::Found,
-    tensor::{Tensor, Tensors},
 };
-
-/// Runs that a measurement takes, after one that is not counted.
-const RUNS: usize = 7;
-/// Time after which a measurement is content with the runs it has.
-const BUDGET: Duration = Duration::from_millis(500);
 
 /// Prints the settings, then a table of the models.
 pub(super) fn check(config: &Config) -> Result<()> {
@@ -38,12 +32,12 @@ pub(super) fn check(config: &Config) -> Result<()> {
     let mut table = Table::new(["model", "version", "task", "labels", "network", "loaded in", "per row"]);
     let mut failures = Vec::new();
     for Found { declared, network_bytes } in found {
-        let (name, version, max_rows) = (declared.name, declared.version, declared.max_rows);
+        let (name, version, max_rows) = (declared.name, declared.version, declared.batch.max_rows);
         eprintln!("loading {name} {version}");
         let started = Instant::now();
         let checked = (declared.load)().and_then(|loaded| {
             let load = started.elapsed();
-            Checked::of(&loaded, load, max_rows).map_err(|error| error.to_string())
+            Checked::of(&loaded, load, max_rows)
         });
         match checked {
             Ok(checked) => {
@@ -72,19 +66,17 @@ struct Checked {
 }
 
 impl Checked {
-    fn of(loaded: &Loaded, load: Duration, max_rows: usize) -> Result<Self, EngineError> {
+    fn of(loaded: &Loaded, load: Duration, max_rows: usize) -> Result<Self, String> {
         let Loaded { engine, task } = loaded;
         let signature = engine.signature();
-        let samples = task.samples();
-        let one = measure(loaded, &samples, 1)?;
+        let survey = pool::survey(loaded, max_rows)?;
         let mut notes: Vec<String> = Vec::new();
         notes.extend(signature.inputs.iter().map(|port| format!("takes {}", described(port))));
         notes.extend(signature.outputs.iter().map(|port| format!("gives {}", described(port))));
         notes.push(format!("labels {}", task.labels().join(", ")));
-        if max_rows > 1 {
-            notes.push(format!("per row in runs of {max_rows}: {}", measure(loaded, &samples, max_rows)?));
-        }
-        let cells = [task.kind().to_owned(), task.labels().len().to_string(), milliseconds(load), one];
+        notes.extend(costs(&survey));
+        let cells =
+            [task.kind().to_owned(), task.labels().len().to_string(), milliseconds(load), range(&survey)];
         Ok(Self { cells, notes })
     }
 }
@@ -93,36 +85,46 @@ fn described(port: &Port) -> String {
     format!("{}: {}", port.name, port.describe())
 }
 
-/// Time of the network alone per row, for the cheapest and the dearest shape of a row.
-fn measure(loaded: &Loaded, samples: &[Tensors], n_rows: usize) -> Result<String, EngineError> {
-    let (Some(cheapest), Some(dearest)) = (samples.first(), samples.last()) else {
-        return Ok("unknown".to_owned());
+/// CPU time of the network per row in its best runs, for the cheapest and the dearest shape.
+fn range(survey: &Survey) -> String {
+    let best = |best: &Best| {
+        let of = |cell: &&Measured| cell.bucket == best.bucket && cell.rows == best.rows;
+        survey.measured.iter().find(of).map(|cell| cell.seconds_per_row)
     };
-    let least = measure_shape(loaded, cheapest, n_rows)?;
-    if samples.len() == 1 {
-        return Ok(milliseconds(least));
+    let costs: Vec<f64> = survey.best.iter().filter_map(best).collect();
+    match costs.as_slice() {
+        [] => "unknown".to_owned(),
+        [one] => in_ms(*one),
+        [first, .., last] => format!("{} to {}", in_ms(*first), in_ms(*last)),
     }
-    Ok(format!("{} to {}", milliseconds(least), milliseconds(measure_shape(loaded, dearest, n_rows)?)))
 }
 
-fn measure_shape(loaded: &Loaded, row: &Tensors, n_rows: usize) -> Result<Duration, EngineError> {
-    let stack = |tensor| Tensor::stack(std::iter::repeat_n(tensor, n_rows));
-    let batch: Tensors = row
-        .iter()
-        .map(stack)
-        .collect::<Result<_, _>>()
-        .map_err(|error| EngineError::Batch(error.to_string()))?;
-    let mut session = loaded.engine.open()?;
-    session.run(batch.clone())?;
-    let (started, mut times) = (Instant::now(), Vec::with_capacity(RUNS));
-    while times.len() < RUNS && (times.is_empty() || started.elapsed() < BUDGET) {
-        let batch = batch.clone();
-        let run = Instant::now();
-        session.run(batch)?;
-        times.push(run.elapsed());
+/// The cost table: a line per shape of row, a column per number of rows in a run.
+fn costs(survey: &Survey) -> Vec<String> {
+    let mut grid: Vec<usize> = survey.measured.iter().map(|cell| cell.rows).collect();
+    grid.sort_unstable();
+    grid.dedup();
+    if grid.len() < 2 {
+        return Vec::new();
     }
-    times.sort();
-    Ok(times[times.len() / 2] / u32::try_from(n_rows).unwrap_or(u32::MAX))
+    let head: String = grid.iter().map(|rows| format!("{rows:>8}")).collect();
+    let mut lines = vec![
+        "CPU ms per row, by the shape of a row and the rows in a run:".to_owned(),
+        format!("{:>8}{head}    best", "shape"),
+    ];
+    for best in &survey.best {
+        let cell = |rows: &usize| {
+            let found = survey.measured.iter().find(|cell| cell.bucket == best.bucket && cell.rows == *rows);
+            found.map_or_else(|| format!("{:>8}", "-"), |cell| format!("{:>8.3}", cell.seconds_per_row * 1e3))
+        };
+        let cells: String = grid.iter().map(cell).collect();
+        lines.push(format!("{:>8}{cells}{:>8}", best.bucket, best.rows));
+    }
+    lines
+}
+
+fn in_ms(seconds: f64) -> String {
+    milliseconds(Duration::from_secs_f64(seconds))
 }
 
 /// Three digits are as many as such a measurement is worth.
@@ -214,6 +216,29 @@ mod tests {
           takes image: f32 [batch, 1, 48, 48]
         sentiment  text
         ");
+    }
+
+    #[test]
+    fn costs_stand_by_shape_and_rows() {
+        let cell = |bucket, rows, ms: f64| Measured {
+            bucket,
+            rows,
+            seconds_per_row: ms / 1e3,
+            p95_seconds_per_row: ms / 1e3,
+            runs: 3,
+        };
+        let measured = vec![cell(9, 1, 0.07), cell(9, 4, 0.05), cell(256, 1, 1.3)];
+        let best = vec![Best { bucket: 9, rows: 4 }, Best { bucket: 256, rows: 1 }];
+        let survey = Survey { measured, best };
+        assert_eq!(range(&survey), "0.050 ms to 1.30 ms");
+        insta::assert_snapshot!(costs(&survey).join("\n"), @r"
+        CPU ms per row, by the shape of a row and the rows in a run:
+           shape       1       4    best
+               9   0.070   0.050       4
+             256   1.300       -       1
+        ");
+        let alone = Survey { measured: vec![cell(0, 1, 2.0)], best: vec![Best { bucket: 0, rows: 1 }] };
+        assert_eq!((range(&alone), costs(&alone).len()), ("2.00 ms".to_owned(), 0));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     error::{Amount, Error},
     manifest::ModelName,
     metrics::Metrics,
-    pool::{Claim, Model, ModelPool, Reply},
+    pool::{Claim, Class, Model, ModelPool, Reply},
     task::Input,
 };
 
@@ -218,7 +218,13 @@ impl<'p> Asked<'p> {
     }
 
     async fn submit(&mut self, input: Input) -> Result<Result<Reply, Error>> {
-        let claim = || Claim { arrived: Instant::now(), deadline: NO_DEADLINE, bytes: input.n_bytes() };
+        let claim = || Claim {
+            arrived: Instant::now(),
+            deadline: NO_DEADLINE,
+            bytes: input.n_bytes(),
+            class: Class::Interactive,
+            balance: self.model.balance(),
+        };
         let slot = loop {
             match self.pool.reserve(self.model, claim()) {
                 // Room comes back as the oldest are answered.

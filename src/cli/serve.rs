@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     process,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -17,7 +17,8 @@ use tokio::{
 
 use super::{find_models, start_pool};
 use crate::{
-    config::Config,
+    config::{Config, Workers},
+    cores,
     http::AppState,
     metrics::{Metrics, Readiness},
     pool::ModelPool,
@@ -70,6 +71,7 @@ async fn serve_until_stopped(
     let address = listener.local_addr().context("cannot tell the address that was taken")?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let (fail, failed) = oneshot::channel();
+    let elastic = tokio::spawn(follow_cores(config.clone(), Arc::clone(&pool)));
     let server = Server::new(AppState::new(config, Arc::clone(&pool), Arc::clone(&metrics)));
     let stop = async {
         tokio::select! {
@@ -79,6 +81,7 @@ async fn serve_until_stopped(
                 let _ = fail.send(reason);
             }
         }
+        elastic.abort();
         metrics.set_ready(Readiness::NotReady);
         tokio::spawn(async move {
             let name = signals.next().await;
@@ -89,6 +92,31 @@ async fn serve_until_stopped(
     server.serve(listener, stop).await.context("cannot serve")?;
     let mut failed = failed;
     failed.try_recv().map_or(Ok(()), Err)
+}
+
+/// How often the cores are counted: two small files a control group, microseconds of work.
+const COUNT_CORES: Duration = Duration::from_secs(2);
+
+/// Keeps as many workers as there are cores to use, where nobody said how many: a container's quota may
+/// be changed while it runs.
+async fn follow_cores(config: Config, pool: Arc<ModelPool>) {
+    let Workers::Auto = config.pool.workers else { return };
+    loop {
+        tokio::time::sleep(COUNT_CORES).await;
+        let (cores, workers) = (cores::usable(), pool.workers());
+        // Each worker may decode a picture, and the limits were made for as many as there were.
+        let fits = |n: usize| cores::memory().is_none_or(|memory| config.clone().fit(memory, n).is_empty());
+        let wanted = (workers + 1..=cores).take_while(|n| fits(*n)).last().unwrap_or(workers.min(cores));
+        if wanted == workers {
+            continue;
+        }
+        match pool.resize(wanted) {
+            Ok(()) => {
+                tracing::info!(cores, from = workers, to = wanted, "the number of workers follows the cores")
+            }
+            Err(error) => tracing::error!(%error, wanted, "cannot start more workers"),
+        }
+    }
 }
 
 /// Announces readiness when the models are loaded, and then waits for ever; returns only where a

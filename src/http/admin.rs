@@ -21,8 +21,8 @@ use super::{
 use crate::{
     engine::{Dim, Port},
     error::Error,
-    manifest::Version,
-    pool::{Measured, Model, State as ModelState},
+    manifest::{Balance, Version},
+    pool::{Best, Measured, Model, State as ModelState},
 };
 
 /// When to ask again whether the server is ready: models load in well under a second.
@@ -142,6 +142,7 @@ struct ModelBody<'a> {
     inputs: Option<Vec<PortBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<PortBody<'a>>>,
+    batch: BatchBody,
     cost: Vec<CostBody>,
 }
 
@@ -163,6 +164,7 @@ impl<'a> ModelBody<'a> {
             labels: model.task().map(|task| task.labels().iter().map(|label| &**label).collect()),
             inputs: model.signature().map(|signature| ports(&signature.inputs)),
             outputs: model.signature().map(|signature| ports(&signature.outputs)),
+            batch: BatchBody::of(model),
             cost: model.measured().iter().map(CostBody::of).collect(),
         }
     }
@@ -194,19 +196,50 @@ impl<'a> PortBody<'a> {
     }
 }
 
-/// Measured CPU time per row, in runs of so many rows.
+/// How rows are batched.
+#[derive(Serialize)]
+struct BatchBody {
+    max_rows: usize,
+    balance: Balance,
+    best: Vec<BestBody>,
+}
+
+/// How many rows a run should take, for one shape of row.
+#[derive(Serialize)]
+struct BestBody {
+    shape: usize,
+    rows: usize,
+}
+
+impl BatchBody {
+    fn of(model: &Model) -> Self {
+        let best = |best: Best| BestBody { shape: best.bucket, rows: best.rows };
+        let best = model.best().into_iter().map(best).collect();
+        Self { max_rows: model.max_rows(), balance: model.balance(), best }
+    }
+}
+
+/// Measured CPU time of the network per row, by the shape of a row and the rows in a run.
 #[derive(Serialize)]
 struct CostBody {
+    shape: usize,
     rows: usize,
     cpu_ms_per_row: f64,
+    p95_cpu_ms_per_row: f64,
     runs: u64,
 }
 
 impl CostBody {
     fn of(measured: &Measured) -> Self {
         // Whole microseconds: what is beyond them is noise.
-        let cpu_ms_per_row = (measured.seconds_per_row * 1e6).round() / 1e3;
-        Self { rows: measured.rows, cpu_ms_per_row, runs: measured.runs }
+        let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
+        Self {
+            shape: measured.bucket,
+            rows: measured.rows,
+            cpu_ms_per_row: ms(measured.seconds_per_row),
+            p95_cpu_ms_per_row: ms(measured.p95_seconds_per_row),
+            runs: measured.runs,
+        }
     }
 }
 
@@ -236,7 +269,13 @@ mod tests {
 
     #[test]
     fn a_cost_is_in_milliseconds_of_cpu() {
-        let measured = Measured { rows: 8, seconds_per_row: 0.001_234_567, runs: 5 };
-        insta::assert_snapshot!(serde_json::to_string(&CostBody::of(&measured)).unwrap(), @r#"{"rows":8,"cpu_ms_per_row":1.235,"runs":5}"#);
+        let measured = Measured {
+            bucket: 34,
+            rows: 8,
+            seconds_per_row: 0.001_234_567,
+            p95_seconds_per_row: 0.002,
+            runs: 5,
+        };
+        insta::assert_snapshot!(serde_json::to_string(&CostBody::of(&measured)).unwrap(), @r#"{"shape":34,"rows":8,"cpu_ms_per_row":1.235,"p95_cpu_ms_per_row":2.0,"runs":5}"#);
     }
 }

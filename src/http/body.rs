@@ -176,8 +176,9 @@ mod tests {
 
     #[test]
     fn growth_that_is_not_granted_ends_the_reading() {
+        let wait = Duration::from_secs(1);
         let full =
-            || Error::Overloaded { reason: "the queue is full".into(), retry_after: Duration::from_secs(1) };
+            || Error::Overloaded { reason: "the queue is full".into(), retry_after: wait, forecast: wait };
         let refusal = run(read(chunks(&[b"1"], Then::Silence), limits(), |_| Err(full()))).unwrap_err();
         assert_eq!(refusal, full().into());
     }

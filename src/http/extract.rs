@@ -1,8 +1,8 @@
-//! What a request's head says: parameters, deadline, and the form of the body.
+//! What a request's head says: its parameters, and the form of its body.
 //!
 //! Invariant: nothing here reads the body, so a bad head is refused before a byte of it is asked for.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use axum::{
     extract::Query,
@@ -13,10 +13,7 @@ use axum::{
 };
 
 use super::problem::quote;
-use crate::{config::PoolConfig, error::Error};
-
-/// The header in which a caller names its deadline, in milliseconds.
-pub(super) const DEADLINE: &str = "x-deadline-ms";
+use crate::error::Error;
 
 /// What may follow the `?`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +22,10 @@ pub(super) struct Parameters {
     pub(super) model: Option<String>,
     /// How many of the ranked scores to answer; all where it is absent.
     pub(super) top_k: Option<usize>,
+    /// The class, as it was written.
+    pub(super) class: Option<String>,
+    /// The balance of latency and cost, as it was written.
+    pub(super) balance: Option<String>,
 }
 
 impl Parameters {
@@ -40,6 +41,8 @@ impl Parameters {
             let again = match name.as_str() {
                 "model" => parameters.model.replace(value).is_some(),
                 "top_k" => parameters.top_k.replace(parse_top_k(&value)?).is_some(),
+                "class" => parameters.class.replace(value).is_some(),
+                "balance" => parameters.balance.replace(value).is_some(),
                 _ => return Err(unknown_parameter(&name, allowed)),
             };
             if again {
@@ -64,26 +67,6 @@ fn parse_top_k(value: &str) -> Result<usize, Error> {
     value.parse().ok().filter(|n| *n >= 1).ok_or_else(|| {
         Error::malformed(format!("top_k is `{}`; allowed is a whole number of at least 1", quote(value)))
     })
-}
-
-/// How long after its arrival the caller can still use the answer.
-pub(super) fn deadline(headers: &HeaderMap, pool: &PoolConfig) -> Result<Duration, Error> {
-    let mut values = headers.get_all(DEADLINE).iter();
-    let Some(value) = values.next() else { return Ok(pool.deadline) };
-    let most = pool.max_deadline.as_millis();
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
-    let ms: Option<u64> = digits.and_then(|text| text.parse().ok());
-    match ms {
-        Some(ms) if ms >= 1 && u128::from(ms) <= most && values.next().is_none() => {
-            Ok(Duration::from_millis(ms))
-        }
-        _ => {
-            let got = quote(&String::from_utf8_lossy(value.as_bytes()));
-            Err(Error::malformed(format!(
-                "{DEADLINE} is `{got}`; allowed is one whole number from 1 to {most}"
-            )))
-        }
-    }
 }
 
 /// The form of a body, by its `Content-Type`.
@@ -249,7 +232,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Config;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -266,7 +248,7 @@ mod tests {
 
     #[test]
     fn known_parameters_are_read() {
-        let want = Parameters { model: Some("my face".to_owned()), top_k: Some(3) };
+        let want = Parameters { model: Some("my face".to_owned()), top_k: Some(3), ..Parameters::default() };
         assert_eq!(parameters("model=my%20face&top_k=3"), Ok(want));
         assert_eq!(parameters(""), Ok(Parameters::default()));
     }
@@ -280,21 +262,6 @@ mod tests {
         insta::assert_snapshot!(text("top_k=1&top_k=2"), @"the query parameter `top_k` is given twice; once is allowed");
         let none = Parameters::parse(&"/?a=1".parse().unwrap(), &[]).unwrap_err().to_string();
         insta::assert_snapshot!(none, @"unknown query parameter `a`; this path takes none");
-    }
-
-    #[test]
-    fn a_deadline_is_the_callers_or_the_default() {
-        let pool = Config::default().pool;
-        assert_eq!(deadline(&HeaderMap::new(), &pool), Ok(pool.deadline));
-        assert_eq!(deadline(&headers(&[(DEADLINE, "250")]), &pool), Ok(Duration::from_millis(250)));
-        for bad in ["0", "-5", "+5", "1.5", "soon", "", "60001", "99999999999999999999999"] {
-            let error = deadline(&headers(&[(DEADLINE, bad)]), &pool).unwrap_err();
-            assert!(
-                error.to_string().ends_with("allowed is one whole number from 1 to 60000"),
-                "{bad}: {error}"
-            );
-        }
-        assert!(deadline(&headers(&[(DEADLINE, "5"), (DEADLINE, "6")]), &pool).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod observe;
 mod predict;
 mod problem;
 mod scores;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod text;

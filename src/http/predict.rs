@@ -16,9 +16,10 @@ use serde::Serialize;
 use super::{
     AppState,
     body::{BodyLimits, declared_length, read},
-    extract::{Form, Parameters, deadline, image_form, text_form},
+    extract::{Form, Parameters, image_form, text_form},
     observe::Arrival,
     problem::{Item, Refusal, quote},
+    terms::Terms,
     text::{self, TextBody},
     timing::ServerTiming,
     vision::{self, ImageBody},
@@ -32,20 +33,20 @@ use crate::{
 
 /// `POST /v1/vision/classify`
 pub(super) async fn vision(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters = Parameters::parse(request.uri(), &["model", "top_k"])?;
+    let parameters = Parameters::parse(request.uri(), &["model", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
     let model = find(state.pool(), name)?;
     require(model, Takes::Images)?;
-    predict(&state, model, Takes::Images, parameters.top_k, request).await
+    predict(&state, model, Takes::Images, &parameters, request).await
 }
 
 /// `POST /v1/text/sentiment`
 pub(super) async fn sentiment(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters = Parameters::parse(request.uri(), &["model", "top_k"])?;
+    let parameters = Parameters::parse(request.uri(), &["model", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.sentiment.as_str());
     let model = find(state.pool(), name)?;
     require(model, Takes::Texts)?;
-    predict(&state, model, Takes::Texts, parameters.top_k, request).await
+    predict(&state, model, Takes::Texts, &parameters, request).await
 }
 
 /// `POST /v1/models/{name}/predict`
@@ -55,11 +56,11 @@ pub(super) async fn by_name(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
-    let parameters = Parameters::parse(request.uri(), &["top_k"])?;
+    let parameters = Parameters::parse(request.uri(), &["top_k", "class", "balance"])?;
     let model = find(state.pool(), &name)?;
     // Until a model is loaded nobody knows what it takes, and its slot is refused in any case.
     let takes = takes(model)?.unwrap_or(Takes::Images);
-    predict(&state, model, takes, parameters.top_k, request).await
+    predict(&state, model, takes, &parameters, request).await
 }
 
 /// Finds a model; a refusal repeats the caller's own word escaped and cut.
@@ -112,12 +113,13 @@ async fn predict(
     state: &AppState,
     model: &Arc<Model>,
     takes: Takes,
-    top_k: Option<usize>,
+    parameters: &Parameters,
     request: Request,
 ) -> Result<Response, Refusal> {
     let config = state.config();
     let arrived = request.extensions().get().map_or_else(Instant::now, |Arrival(at)| *at);
-    let deadline = deadline(request.headers(), &config.pool)?;
+    let Terms { deadline, class, balance } = Terms::of(request.headers(), parameters, &config.pool)?;
+    let balance = balance.unwrap_or_else(|| model.balance());
     let form = match takes {
         Takes::Images => image_form(request.headers())?,
         Takes::Texts => text_form(request.headers())?,
@@ -127,15 +129,17 @@ async fn predict(
     let body = request.into_body();
     let declared = declared_length(&body, limits.bytes)?;
 
-    let mut slot = state.pool().reserve(model, Claim { arrived, deadline, bytes: declared.unwrap_or(0) })?;
+    let claim = Claim { arrived, deadline, bytes: declared.unwrap_or(0), class, balance };
+    let mut slot = state.pool().reserve(model, claim)?;
     let body = read(body, limits, |bytes| slot.grow(bytes)).await?;
     let replies = slot.submit(inputs(state, takes, &form, body).await?)?;
     let answered = tokio::time::timeout_at((arrived + deadline).into(), all(replies, takes.list()))
         .await
         .map_err(|_| Error::DeadlineExceeded { deadline })??;
 
-    let body = body_of(model, &answered, top_k.unwrap_or(usize::MAX))?;
-    let timing = ServerTiming::of(answered.iter().map(|answered| &answered.cost), arrived.elapsed());
+    let body = body_of(model, &answered, parameters.top_k.unwrap_or(usize::MAX))?;
+    let costs = answered.iter().map(|answered| &answered.cost);
+    let timing = ServerTiming::of(costs, arrived.elapsed(), class, balance);
     respond(body, &timing)
 }
 

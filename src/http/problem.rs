@@ -4,125 +4,26 @@
 //! a new error does not compile until someone has chosen its status. A handler returns a
 //! [`Refusal`]; it rides in the response's extensions to `observe`, which dresses and logs it once.
 
+mod kinds;
+
 use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::Body,
     http::{
-        HeaderValue, StatusCode,
+        HeaderValue,
         header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
+pub(super) use self::kinds::KINDS;
+use self::kinds::{
+    DEADLINE_EXCEEDED, INTERNAL, INVALID_INPUT, Kind, MALFORMED, METHOD_NOT_ALLOWED, MODEL_NOT_FOUND,
+    NOT_FOUND, OVERLOADED, QUOTA, REQUEST_TIMEOUT, TOO_LARGE, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE,
+};
 use crate::error::Error;
-
-/// What callers can tell apart, with its status. `slug` is stable: clients match on it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kind {
-    pub(super) slug: &'static str,
-    pub(super) status: StatusCode,
-    pub(super) title: &'static str,
-    /// What a caller can do about it; answered at `/problems/{slug}`.
-    pub(super) advice: &'static str,
-}
-
-const MODEL_NOT_FOUND: Kind = Kind {
-    slug: "model-not-found",
-    status: StatusCode::NOT_FOUND,
-    title: "No such model",
-    advice: "GET /v1/models lists the models that are served.",
-};
-const NOT_FOUND: Kind = Kind {
-    slug: "not-found",
-    status: StatusCode::NOT_FOUND,
-    title: "Nothing is served here",
-    advice: "GET / lists the paths that are served.",
-};
-const METHOD_NOT_ALLOWED: Kind = Kind {
-    slug: "method-not-allowed",
-    status: StatusCode::METHOD_NOT_ALLOWED,
-    title: "The path is served, but not with this method",
-    advice: "The Allow header of the answer names the methods of the path.",
-};
-const REQUEST_TIMEOUT: Kind = Kind {
-    slug: "request-timeout",
-    status: StatusCode::REQUEST_TIMEOUT,
-    title: "The body did not arrive in time",
-    advice: "Send the body at once, or name a longer x-deadline-ms.",
-};
-const MALFORMED: Kind = Kind {
-    slug: "malformed",
-    status: StatusCode::BAD_REQUEST,
-    title: "The request cannot be read",
-    advice: "The bytes are not what they claim to be: broken JSON, a broken image, a wrong parameter. The detail names it.",
-};
-const TOO_LARGE: Kind = Kind {
-    slug: "too-large",
-    status: StatusCode::PAYLOAD_TOO_LARGE,
-    title: "Larger than allowed",
-    advice: "The detail names what was measured and its limit. Send less at once.",
-};
-const UNSUPPORTED_MEDIA_TYPE: Kind = Kind {
-    slug: "unsupported-media-type",
-    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    title: "The format is not served",
-    advice: "The detail names the formats that are.",
-};
-const INVALID_INPUT: Kind = Kind {
-    slug: "invalid-input",
-    status: StatusCode::UNPROCESSABLE_ENTITY,
-    title: "The right form with the wrong content",
-    advice: "The request was understood, but what it asks cannot be answered. The detail names why.",
-};
-const QUOTA: Kind = Kind {
-    slug: "quota",
-    status: StatusCode::TOO_MANY_REQUESTS,
-    title: "The caller's quota is spent",
-    advice: "Wait as long as the Retry-After header says.",
-};
-const OVERLOADED: Kind = Kind {
-    slug: "overloaded",
-    status: StatusCode::SERVICE_UNAVAILABLE,
-    title: "More work than can be done in time",
-    advice: "Wait as long as the Retry-After header says, or ask another replica.",
-};
-const DEADLINE_EXCEEDED: Kind = Kind {
-    slug: "deadline-exceeded",
-    status: StatusCode::GATEWAY_TIMEOUT,
-    title: "The deadline passed",
-    advice: "Name a longer x-deadline-ms, or ask again when there is less load.",
-};
-const UNAVAILABLE: Kind = Kind {
-    slug: "unavailable",
-    status: StatusCode::SERVICE_UNAVAILABLE,
-    title: "Not ready",
-    advice: "The server or the model is loading or stopping. Ask again, or ask another replica.",
-};
-const INTERNAL: Kind = Kind {
-    slug: "internal",
-    status: StatusCode::INTERNAL_SERVER_ERROR,
-    title: "A fault of the server",
-    advice: "The server's log has the cause under the request id.",
-};
-
-/// Every kind, in the order of the documentation.
-pub(super) const KINDS: [Kind; 13] = [
-    MODEL_NOT_FOUND,
-    NOT_FOUND,
-    METHOD_NOT_ALLOWED,
-    REQUEST_TIMEOUT,
-    MALFORMED,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    INVALID_INPUT,
-    QUOTA,
-    OVERLOADED,
-    DEADLINE_EXCEEDED,
-    UNAVAILABLE,
-    INTERNAL,
-];
 
 /// Why a request was refused: an [`Error`], or something that only HTTP knows.
 #[derive(Debug, Clone, PartialEq)]
@@ -238,6 +139,13 @@ impl Refusal {
         }
     }
 
+    fn forecast(&self) -> Option<Duration> {
+        match &self.fault {
+            Fault::Error(Error::Overloaded { forecast, .. }) => Some(*forecast),
+            _ => None,
+        }
+    }
+
     /// Dresses `response`: status, headers and the problem document that carries `request_id`.
     pub(super) fn dress(&self, response: &mut Response, request_id: &str) {
         let kind = self.kind();
@@ -247,6 +155,8 @@ impl Refusal {
             status: kind.status.as_u16(),
             detail: self.detail(),
             request_id,
+            retry_after_ms: self.retry_after().map(milliseconds),
+            forecast_ms: self.forecast().map(milliseconds),
         };
         *response.status_mut() = kind.status;
         let headers = response.headers_mut();
@@ -269,7 +179,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The members of RFC 9457, and the request's id.
+/// The members of RFC 9457, the request's id, and what is foreseen where there is too much to do.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: String,
@@ -277,6 +187,12 @@ struct Problem<'a> {
     status: u16,
     detail: String,
     request_id: &'a str,
+    /// What `Retry-After` says, to the millisecond.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<f64>,
+    /// How long the answer would be likely to take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast_ms: Option<f64>,
 }
 
 impl Problem<'_> {
@@ -311,6 +227,11 @@ fn clip(text: &str, longest: usize) -> String {
         }
     }
     clipped
+}
+
+/// Milliseconds, to the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Whole seconds, rounded up, at least one: what `Retry-After` can say.
@@ -376,13 +297,17 @@ mod tests {
     #[test]
     fn an_overload_says_when_to_come_back() {
         let retry_after = Duration::from_millis(1200);
-        let (response, problem) =
-            dressed(Error::Overloaded { reason: "the queue is full".into(), retry_after }.into());
+        let (response, problem) = dressed(
+            Error::Overloaded { reason: "the queue is full".into(), retry_after, forecast: retry_after * 2 }
+                .into(),
+        );
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         insta::assert_json_snapshot!(problem, @r#"
         {
           "detail": "the queue is full",
+          "forecast_ms": 2400.0,
           "request_id": "test-1",
+          "retry_after_ms": 1200.0,
           "status": 503,
           "title": "More work than can be done in time",
           "type": "/problems/overloaded"

@@ -16,9 +16,9 @@ use crate::{
     engine::{Dim, Engine, EngineError, Port, Session, Signature},
     error::Error,
     image::Rect,
-    manifest::Version,
-    pool::{Declared, Loaded, PoolOptions},
-    task::{Answer, Frame, Input, Prepared, Ranked, Scored, Task, Truncated, Weight, base64},
+    manifest::{BatchSpec, Version},
+    pool::{Declared, Loaded, PoolOptions, Rule},
+    task::{Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Task, Truncated, base64},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -60,8 +60,8 @@ impl Task for Counting {
         &self.labels
     }
 
-    fn weigh(&self, input: &Input) -> Weight {
-        Weight { bytes: input.n_bytes(), bucket: 0 }
+    fn bucket(&self, _: usize) -> Bucket {
+        Bucket::Sure(0)
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
@@ -69,14 +69,14 @@ impl Task for Counting {
         let frame = Frame::Image { width: 4, height: 3, region };
         let image = |bytes: Bytes| match bytes.starts_with(b"bad") {
             true => Err(Error::malformed("the image is broken")),
-            false => Ok(Prepared { row: row(bytes.len()), frame: frame.clone() }),
+            false => Ok(Prepared { row: row(bytes.len()), bucket: 0, frame: frame.clone() }),
         };
         match input {
             Input::Image(bytes) => image(bytes),
             Input::ImageBase64(text) => image(base64::decode(&text)?),
             Input::Text(text) => {
                 let frame = Frame::Text { tokens: text.len(), truncated: Truncated::No };
-                Ok(Prepared { row: row(text.len()), frame })
+                Ok(Prepared { row: row(text.len()), bucket: 0, frame })
             }
         }
     }
@@ -90,8 +90,8 @@ impl Task for Counting {
         })
     }
 
-    fn samples(&self) -> Vec<Tensors> {
-        vec![row(1)]
+    fn samples(&self) -> Vec<Sample> {
+        vec![Sample { bucket: 0, row: row(1) }]
     }
 }
 
@@ -107,7 +107,7 @@ fn declared(name: &str, kind: &'static str) -> Declared {
         version: Version(1),
         description: "counts bytes".to_owned(),
         licence: "MIT".to_owned(),
-        max_rows: 4,
+        batch: BatchSpec { max_rows: 4, ..BatchSpec::default() },
         load: Box::new(move || {
             let task = Counting { kind, labels: vec!["bytes".into(), "again".into()] };
             Ok(Loaded { engine: Arc::new(Counter(signature)), task: Arc::new(task) })
@@ -121,7 +121,7 @@ async fn state() -> AppState {
     config.limits.items = 3;
     let metrics = Arc::new(Metrics::new());
     let models = vec![declared("face", "image-classification"), declared("sentiment", "text-classification")];
-    let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000 };
+    let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000, rule: Rule::Measured };
     let pool = Arc::new(ModelPool::start(&options, models, &metrics).unwrap());
     pool.ready().await.unwrap();
     AppState::new(config, pool, metrics)
@@ -208,7 +208,7 @@ async fn refusals_come_before_the_body_is_read() {
     let never = |path: &str| post(path, "image/jpeg", Body::new(Never));
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=nobody")).await, @"404 model-not-found: no model is called `nobody`; the models are `face`, `sentiment`");
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=sentiment")).await, @"422 invalid-input: the model `sentiment` takes texts; this path takes images");
-    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, top_k");
+    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, top_k, class, balance");
     insta::assert_snapshot!(refusal(&state, never("/v1/text/sentiment")).await, @"415 unsupported-media-type: the content type `image/jpeg` is not served; allowed are application/json with `text` or `texts`, and text/plain in UTF-8");
     let mut late = never("/v1/vision/classify");
     late.headers_mut().insert("x-deadline-ms", "soon".parse().unwrap());
@@ -259,7 +259,7 @@ async fn what_operators_ask_is_answered() {
     }
     let (_, body) = ask(&state, get("/v1/models/face")).await;
     // What was measured differs from run to run.
-    let (known, cost) = body.split_once("\"cost\":").unwrap();
+    let (known, cost) = body.split_once("\"batch\":").unwrap();
     insta::assert_snapshot!(known, @r#"{"name":"face","versions":[1],"state":"ready","description":"counts bytes","licence":"MIT","task":"image-classification","labels":["bytes","again"],"inputs":[{"name":"in","dtype":"f32","shape":["batch",1]}],"outputs":[{"name":"out","dtype":"f32","shape":["batch",1]}],"#);
     assert!(cost.contains("cpu_ms_per_row"), "{cost}");
     insta::assert_snapshot!(ask(&state, get("/problems/too-large")).await.1, @"413 too-large: Larger than allowed. The detail names what was measured and its limit. Send less at once.");

@@ -1,25 +1,33 @@
 //! What an answer cost, as a `Server-Timing` header.
 //!
 //! Times are milliseconds. Items of one request overlap in time, so each stage reports its longest
-//! item, and `batch` its largest run; CPU time adds up, so `cpu` is the sum over the items.
+//! item, and `batch` its largest run; CPU time adds up, so `cpu` is the sum over the items. `class` and
+//! `balance` are the terms that were used.
 
 use std::{
     fmt::{self, Display, Formatter},
     time::Duration,
 };
 
-use crate::metrics::Cost;
+use crate::{manifest::Balance, metrics::Cost, pool::Class};
 
 /// The price of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ServerTiming {
     cost: Cost,
     total: Duration,
+    class: Class,
+    balance: Balance,
 }
 
 impl ServerTiming {
     /// Adds up the items of a request that took `total` since its head arrived.
-    pub(super) fn of<'a>(costs: impl IntoIterator<Item = &'a Cost>, total: Duration) -> Self {
+    pub(super) fn of<'a>(
+        costs: impl IntoIterator<Item = &'a Cost>,
+        total: Duration,
+        class: Class,
+        balance: Balance,
+    ) -> Self {
         let cost = costs.into_iter().fold(Cost::default(), |sum, item| Cost {
             queue: sum.queue.max(item.queue),
             prepare: sum.prepare.max(item.prepare),
@@ -28,7 +36,7 @@ impl ServerTiming {
             cpu: sum.cpu + item.cpu,
             batch: sum.batch.max(item.batch),
         });
-        Self { cost, total }
+        Self { cost, total, class, balance }
     }
 }
 
@@ -46,7 +54,8 @@ impl Display for ServerTiming {
         for (name, duration) in stages {
             write!(f, "{name};dur={:.3}, ", duration.as_secs_f64() * 1e3)?;
         }
-        write!(f, "batch;desc=\"{batch}\"")
+        let (class, balance) = (self.class.name(), self.balance.name());
+        write!(f, "batch;desc=\"{batch}\", class;desc=\"{class}\", balance;desc=\"{balance}\"")
     }
 }
 
@@ -61,14 +70,16 @@ mod tests {
 
     #[test]
     fn one_item_reports_its_own_cost() {
-        let timing = ServerTiming::of(&[cost(8)], Duration::from_micros(1234));
-        insta::assert_snapshot!(timing, @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8""#);
+        let timing =
+            ServerTiming::of(&[cost(8)], Duration::from_micros(1234), Class::Interactive, Balance::Fast);
+        insta::assert_snapshot!(timing, @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8", class;desc="interactive", balance;desc="fast""#);
     }
 
     #[test]
     fn stages_of_several_items_take_the_longest_and_cpu_the_sum() {
         let slow = Cost { queue: Duration::from_millis(7), ..cost(2) };
-        let timing = ServerTiming::of(&[slow, cost(4)], Duration::from_millis(9));
-        insta::assert_snapshot!(timing, @r#"queue;dur=7.000, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=9.000, cpu;dur=0.100, batch;desc="4""#);
+        let timing =
+            ServerTiming::of(&[slow, cost(4)], Duration::from_millis(9), Class::Batch, Balance::Cheap);
+        insta::assert_snapshot!(timing, @r#"queue;dur=7.000, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=9.000, cpu;dur=0.100, batch;desc="4", class;desc="batch", balance;desc="cheap""#);
     }
 }

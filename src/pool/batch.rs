@@ -10,77 +10,95 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::{
+    engine::Session,
     error::Error,
     metrics::Cost,
     pool::{
         Answered, Loaded,
-        model::Model,
-        queue::{Batch, Caller, Job},
+        job::{Caller, Job, Matter, Row, Terms},
+        meter::{Meter, Spent},
+        model::{Model, Waiting},
+        queue::{Batch, Done, Report},
         sessions::Sessions,
     },
-    task::Frame,
     tensor::{Tensor, Tensors},
 };
 
 /// A prepared row and who waits for it.
-struct Row {
+struct Ready {
     caller: Caller,
-    tensors: Tensors,
-    frame: Frame,
+    row: Row,
     queue: Duration,
-    prepare: Spent,
+    terms: Terms,
 }
 
-/// Runs a batch to its last answer.
-pub(super) fn run(batch: Batch, sessions: &mut Sessions) {
+/// Prepares jobs ahead of their run, so that rows of one shape find each other.
+pub(super) fn sort(batch: Batch) -> Done {
+    let Batch { model, jobs } = batch;
+    let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
+    let Some(loaded) = model.loaded() else { return Done::Nothing };
+    for Job { matter, caller, waiting, terms } in jobs {
+        let due = caller.due();
+        match prepare(matter, caller, loaded) {
+            Some((row, caller)) => rows.push(Job { matter: Matter::Row(row), caller, waiting, terms }),
+            None => ended.push((due, terms.charge)),
+        }
+    }
+    Done::Sorted { lane: model.lane(), rows, ended }
+}
+
+/// Runs a batch to its last answer, and reports what it took against what was expected.
+pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
     let Batch { model, jobs } = batch;
     let Some(loaded) = model.loaded() else {
         for job in jobs {
             job.caller.answer(Err(Error::Internal("a job of a model that is not loaded".to_owned())));
         }
-        return;
+        return Report::default();
     };
-    let mut rows: Vec<Row> = jobs.into_iter().filter_map(|job| prepare(job, loaded)).collect();
+    let (meter, mut report) = (Meter::start(), Report::default());
+    let mut rows: Vec<Ready> =
+        jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut report)).collect();
     while !rows.is_empty() {
         let group = take_group(&mut rows);
-        run_group(&model, loaded, group, sessions);
+        run_group(&model, loaded, group, sessions, &mut report);
     }
+    report.wall += meter.read().wall.as_secs_f64();
+    report
 }
 
-/// Runs `rows` copies of a sample that no caller waits for, to have their plan built and their cost
-/// measured.
-pub(super) fn warm_up(
-    model: &Arc<Model>,
-    loaded: &Loaded,
-    sample: &Tensors,
-    rows: usize,
-    sessions: &mut Sessions,
-) -> Result<(), String> {
-    let rows = vec![sample; rows];
-    infer(model, loaded, &rows, sessions)?;
-    // The first run built the plan; the second one tells what rows will cost.
-    let meter = Meter::start();
-    infer(model, loaded, &rows, sessions)?;
-    model.learn(rows.len(), meter.read().cpu);
-    Ok(())
+/// Makes a job's row ready to run, or ends the job at once where there is none to run.
+fn ready(model: &Model, job: Job, loaded: &Loaded, report: &mut Report) -> Option<Ready> {
+    if job.caller.is_gone() || job.due() < Instant::now() {
+        job.end();
+        return None;
+    }
+    let Job { matter, caller, waiting, terms } = job;
+    let queue = caller.queued.elapsed();
+    drop::<Waiting>(waiting);
+    let ahead = matches!(matter, Matter::Row(_));
+    let (row, caller) = prepare(matter, caller, loaded)?;
+    report.charged += terms.charge.as_secs_f64();
+    report.expected +=
+        (model.row_cost(row.bucket, terms.bytes).saturating_sub(model.run_cost(row.bucket, 1))).as_secs_f64();
+    if ahead {
+        // The batch took that time as well, only earlier.
+        report.wall += row.prepare.wall.as_secs_f64();
+    }
+    let queue = if ahead { queue.saturating_sub(row.prepare.wall) } else { queue };
+    Some(Ready { caller, row, queue, terms })
 }
 
-/// Prepares a job's row, or answers the job at once where there is none to run.
-fn prepare(job: Job, loaded: &Loaded) -> Option<Row> {
-    let Job { input, caller, waiting } = job;
-    drop(waiting);
+/// Prepares a row where that was not done ahead; answers the caller where it cannot be.
+fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Caller)> {
+    let input = match matter {
+        Matter::Row(row) => return Some((row, caller)),
+        Matter::Input { input, .. } => input,
+    };
     if caller.is_gone() {
         return None;
     }
-    if caller.due() < Instant::now() {
-        let deadline = caller.deadline;
-        caller.answer(Err(Error::DeadlineExceeded { deadline }));
-        return None;
-    }
-    let queue = caller.queued.elapsed();
     let meter = Meter::start();
     let prepared = caller.span.in_scope(|| {
         guarded(|| loaded.task.prepare(input))
@@ -88,8 +106,8 @@ fn prepare(job: Job, loaded: &Loaded) -> Option<Row> {
     });
     match prepared {
         Ok(prepared) => {
-            let prepare = meter.read();
-            Some(Row { caller, tensors: prepared.row, frame: prepared.frame, queue, prepare })
+            let (tensors, bucket, frame) = (prepared.row, prepared.bucket, prepared.frame);
+            Some((Row { tensors, bucket, frame, prepare: meter.read() }, caller))
         }
         Err(error) => {
             caller.answer(Err(error));
@@ -99,8 +117,9 @@ fn prepare(job: Job, loaded: &Loaded) -> Option<Row> {
 }
 
 /// Takes the first row and all others of its shape, in order.
-fn take_group(rows: &mut Vec<Row>) -> Vec<Row> {
-    let shapes = |row: &Row| row.tensors.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect::<Vec<_>>();
+fn take_group(rows: &mut Vec<Ready>) -> Vec<Ready> {
+    let shapes =
+        |row: &Ready| row.row.tensors.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect::<Vec<_>>();
     let Some(first) = rows.first().map(shapes) else { return Vec::new() };
     let (group, others) = std::mem::take(rows).into_iter().partition(|row| shapes(row) == first);
     *rows = others;
@@ -108,48 +127,84 @@ fn take_group(rows: &mut Vec<Row>) -> Vec<Row> {
 }
 
 /// Runs rows of one shape and answers their callers.
-fn run_group(model: &Arc<Model>, loaded: &Loaded, mut group: Vec<Row>, sessions: &mut Sessions) {
+fn run_group(
+    model: &Arc<Model>,
+    loaded: &Loaded,
+    mut group: Vec<Ready>,
+    sessions: &mut Sessions,
+    report: &mut Report,
+) {
     group.retain(|row| !row.caller.is_gone());
-    if group.is_empty() {
-        return;
-    }
+    let Some(first) = group.first() else { return };
+    report.expected += model.run_cost(first.row.bucket, group.len()).as_secs_f64();
     let meter = Meter::start();
-    let tensors: Vec<&Tensors> = group.iter().map(|row| &row.tensors).collect();
-    match infer(model, loaded, &tensors, sessions) {
-        Ok(outputs) => answer(model, loaded, group, outputs, meter.read()),
-        Err(reason) if group.len() > 1 => {
-            tracing::warn!(model = %model.name(), rows = group.len(), reason, "a run failed, its rows run one by one");
-            for row in group {
-                run_group(model, loaded, vec![row], sessions);
-            }
-        }
+    let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
+    let outputs = sessions.of(model.lane(), loaded).map_err(|error| error.to_string()).and_then(|session| {
+        // Nobody knows what state a session is in after a panic.
+        guarded(|| infer(session, &tensors)).unwrap_or_else(|panic| Err(format!("{PANICKED}{panic}")))
+    });
+    match outputs {
+        Ok(outputs) => answer(model, loaded, group, outputs, meter.read(), report),
         Err(reason) => {
-            for row in group {
-                let _entered = row.caller.span.clone().entered();
-                tracing::error!(model = %model.name(), reason, "a row failed");
-                row.caller.answer(Err(Error::Internal(reason.clone())));
+            if reason.starts_with(PANICKED) {
+                sessions.discard(model.lane());
             }
+            fail(model, loaded, group, reason, sessions, report);
         }
     }
 }
 
+const PANICKED: &str = "the network panicked: ";
+
+/// Finds out which row is guilty of a run's failure.
+fn fail(
+    model: &Arc<Model>,
+    loaded: &Loaded,
+    group: Vec<Ready>,
+    reason: String,
+    sessions: &mut Sessions,
+    report: &mut Report,
+) {
+    if group.len() > 1 {
+        tracing::warn!(model = %model.name(), rows = group.len(), reason, "a run failed, its rows run one by one");
+        for row in group {
+            run_group(model, loaded, vec![row], sessions, report);
+        }
+        return;
+    }
+    for row in group {
+        let _entered = row.caller.span.clone().entered();
+        tracing::error!(model = %model.name(), reason, "a row failed");
+        row.caller.answer(Err(Error::Internal(reason.clone())));
+    }
+}
+
 /// Makes and sends each row's answer.
-fn answer(model: &Arc<Model>, loaded: &Loaded, group: Vec<Row>, outputs: Vec<Tensors>, infer: Spent) {
+fn answer(
+    model: &Arc<Model>,
+    loaded: &Loaded,
+    group: Vec<Ready>,
+    outputs: Vec<Tensors>,
+    infer: Spent,
+    report: &mut Report,
+) {
     let n_rows = group.len();
     let share = infer.cpu / u32::try_from(n_rows).unwrap_or(u32::MAX).max(1);
     model.metrics().ran(n_rows);
-    let mut cpu_of_all = infer.cpu;
-    for (row, outputs) in group.into_iter().zip(outputs) {
+    if let Some(first) = group.first() {
+        model.learn(first.row.bucket, n_rows, infer.cpu);
+    }
+    for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
         let meter = Meter::start();
-        let answer = row.caller.span.in_scope(|| {
+        let answer = caller.span.in_scope(|| {
             guarded(|| loaded.task.answer(outputs, &row.frame))
                 .unwrap_or_else(|panic| Err(Error::Internal(format!("making the answer panicked: {panic}"))))
         });
         let answering = meter.read();
         let own = row.prepare.cpu + answering.cpu;
-        cpu_of_all += own;
+        model.handled(terms.bytes, own);
         let cost = Cost {
-            queue: row.queue,
+            queue,
             prepare: row.prepare.wall,
             infer: infer.wall,
             answer: answering.wall,
@@ -159,30 +214,31 @@ fn answer(model: &Arc<Model>, loaded: &Loaded, group: Vec<Row>, outputs: Vec<Ten
         if answer.is_ok() {
             model.metrics().answered(&cost);
         }
-        row.caller.answer(answer.map(|answer| Answered { answer, cost }));
+        keep(model, &caller, report);
+        caller.answer(answer.map(|answer| Answered { answer, cost }));
     }
-    model.learn(n_rows, cpu_of_all);
+}
+
+/// Holds what was promised against what it took.
+fn keep(model: &Model, caller: &Caller, report: &mut Report) {
+    let took = caller.queued.elapsed();
+    if Instant::now() <= caller.due() {
+        model.metrics().promise_kept();
+    } else {
+        model.metrics().promise_broken();
+    }
+    if let Some(predicted) = caller.predicted {
+        model.metrics().predicted(predicted, took);
+        report.promises.push((predicted.as_secs_f64(), took.as_secs_f64()));
+    }
 }
 
 /// Stacks rows, runs them, and splits the outputs by row again.
-fn infer(
-    model: &Arc<Model>,
-    loaded: &Loaded,
-    rows: &[&Tensors],
-    sessions: &mut Sessions,
-) -> Result<Vec<Tensors>, String> {
+pub(super) fn infer(session: &mut dyn Session, rows: &[&Tensors]) -> Result<Vec<Tensors>, String> {
     let n_inputs = rows.first().map_or(0, |row| row.len());
     let stack = |input: usize| Tensor::stack(rows.iter().map(|row| &row[input]));
     let batch: Tensors = (0..n_inputs).map(stack).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let session = sessions.of(model.lane(), loaded).map_err(|e| e.to_string())?;
-    let outputs = match guarded(|| session.run(batch)) {
-        Ok(outputs) => outputs.map_err(|e| e.to_string())?,
-        Err(panic) => {
-            // Nobody knows what state a session is in after a panic.
-            sessions.discard(model.lane());
-            return Err(format!("the network panicked: {panic}"));
-        }
-    };
+    let outputs = session.run(batch).map_err(|error| error.to_string())?;
     let mut by_row: Vec<Tensors> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
     for output in &outputs {
         let parts = output.split(rows.len()).map_err(|e| e.to_string())?;
@@ -200,33 +256,4 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
-/// Wall and CPU time that a piece of work took on this thread.
-#[derive(Debug, Clone, Copy)]
-struct Spent {
-    wall: Duration,
-    cpu: Duration,
-}
-
-struct Meter {
-    wall: Instant,
-    cpu: Duration,
-}
-
-impl Meter {
-    fn start() -> Self {
-        Self { wall: Instant::now(), cpu: thread_cpu() }
-    }
-
-    fn read(&self) -> Spent {
-        Spent { wall: self.wall.elapsed(), cpu: thread_cpu().saturating_sub(self.cpu) }
-    }
-}
-
-/// CPU time of the calling thread so far.
-fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -1,85 +1,372 @@
-//! What rows of a model cost, measured as they run.
+//! What rows of a model cost, by the shape of a row and the rows in a run: measured once when the model
+//! loads, and kept true by every run since.
 //!
-//! Invariant: the table holds measurements only. Where nothing was measured it says nothing.
+//! Invariant: the table holds measurements only, in CPU time. What was not measured is worked out from
+//! its nearest neighbours when it is asked for, and is never shown as measured.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// Weight of the newest measurement. A dozen runs forget a noisy neighbour.
-const NEWEST: f64 = 0.2;
+use super::policy::Curve;
 
-/// Measured cost of runs of one batch size.
+/// Weight of the newest run. Three dozen runs forget what was.
+const NEWEST: f64 = 0.1;
+
+/// No single run counts as more than this many times what was expected, nor as less than its inverse: a
+/// worker that was interrupted says little of the network.
+const STRANGEST: f64 = 4.0;
+
+/// Batches are not worth their wait where they save less of a row's cost than this.
+const WORTH: f64 = 0.05;
+
+/// A batch is large enough when its rows cost at most this much more than those of the best.
+const ENOUGH: f64 = 0.02;
+
+/// Classes of inputs by their bytes, each twice as large as the one before.
+const SIZES: usize = 40;
+
+/// Measured cost of runs of so many rows of one shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
+    /// Which shape: the task's own number for it.
+    pub bucket: usize,
     /// Rows per run.
     pub rows: usize,
-    /// Mean CPU time per row, in seconds: preparing, running and answering.
+    /// Mean CPU time of the network per row, in seconds.
     pub seconds_per_row: f64,
+    /// 95th percentile of the same.
+    pub p95_seconds_per_row: f64,
     /// Runs seen.
     pub runs: u64,
 }
 
-/// Exponentially weighted means of the CPU time per row, by batch size and over all.
-#[derive(Debug, Default)]
+/// How many rows a run should take, for one shape of row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Best {
+    /// Which shape: the task's own number for it.
+    pub bucket: usize,
+    /// The smallest number of rows beyond which a batch gains nothing.
+    pub rows: usize,
+}
+
+/// Mean and 95th percentile of a run's CPU time, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cell {
+    mean: f64,
+    p95: f64,
+    runs: u64,
+}
+
+/// What is known of one shape of row.
+#[derive(Debug, Clone)]
+struct Shape {
+    /// Numbers in a row: what an unmeasured cost is scaled by.
+    size: usize,
+    /// By position in the grid.
+    cells: Vec<Option<Cell>>,
+    /// Rows of the best run, and what its policy needs; made anew when a cell changes.
+    best: usize,
+}
+
+/// The cost table of one model.
+#[derive(Debug)]
 pub(super) struct CostTable {
-    by_rows: BTreeMap<usize, Measured>,
-    per_row: Option<f64>,
+    /// The numbers of rows that are measured: 1, 2, 4 and so on, up to the model's limit.
+    grid: Vec<usize>,
+    shapes: BTreeMap<usize, Shape>,
+    /// Mean CPU seconds of preparing and answering one input, by the class of its bytes.
+    handling: [Option<f64>; SIZES],
 }
 
 impl CostTable {
-    /// Takes in a run: how many rows, and the CPU time of all of them together.
-    pub(super) fn learn(&mut self, rows: usize, cpu: Duration) {
-        if rows == 0 {
+    /// An empty table for runs of at most `max_rows` rows of shapes that are given as the task's number
+    /// for it and the numbers in such a row.
+    pub(super) fn new(max_rows: usize, shapes: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        let max_rows = max_rows.max(1);
+        let mut grid: Vec<usize> = std::iter::successors(Some(1), |rows| Some(rows * 2))
+            .take_while(|rows| *rows <= max_rows)
+            .collect();
+        if grid.last() != Some(&max_rows) {
+            grid.push(max_rows);
+        }
+        let shape = |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1 };
+        let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
+        Self { grid, shapes, handling: [None; SIZES] }
+    }
+
+    /// The numbers of rows that are measured.
+    pub(super) fn grid(&self) -> &[usize] {
+        &self.grid
+    }
+
+    /// Takes in a measurement that nobody waited for: the CPU time of a run of `rows` rows, where `rows`
+    /// is in the grid.
+    pub(super) fn measure(&mut self, bucket: usize, rows: usize, cpu: Duration) {
+        let cpu = cpu.as_secs_f64();
+        let Some(position) = self.grid.iter().position(|other| *other == rows) else { return };
+        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        shape.cells[position] = Some(Cell { mean: cpu, p95: cpu, runs: 1 });
+        self.choose(bucket);
+    }
+
+    /// Takes in a run that callers waited for: corrects the measured runs next to it by as much as it
+    /// cost more or less than they said.
+    pub(super) fn learn(&mut self, bucket: usize, rows: usize, cpu: Duration) {
+        let (cpu, expected) = (cpu.as_secs_f64(), self.run(bucket, rows));
+        if rows == 0 || cpu <= 0.0 {
             return;
         }
-        let sample = cpu.as_secs_f64() / rows as f64;
-        self.per_row = Some(blend(self.per_row, sample));
-        let entry = self.by_rows.entry(rows).or_insert(Measured { rows, seconds_per_row: sample, runs: 0 });
-        entry.seconds_per_row = blend(Some(entry.seconds_per_row), sample);
-        entry.runs += 1;
+        let above = self.grid.iter().position(|other| *other >= rows).unwrap_or(self.grid.len() - 1);
+        let below = if self.grid[above] == rows { above } else { above.saturating_sub(1) };
+        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        let ratio = if expected > 0.0 { (cpu / expected).clamp(1.0 / STRANGEST, STRANGEST) } else { 1.0 };
+        for position in below..=above {
+            match &mut shape.cells[position] {
+                Some(cell) => cell.learn(ratio),
+                // Nobody measured it: the first run is the measurement.
+                unmeasured if self.grid[position] == rows => {
+                    *unmeasured = Some(Cell { mean: cpu, p95: cpu, runs: 1 });
+                }
+                _ => {}
+            }
+        }
+        self.choose(bucket);
     }
 
-    /// The mean CPU time of one row, over all batch sizes as they came; `None` before the first run.
-    pub(super) fn per_row(&self) -> Option<Duration> {
-        self.per_row.map(Duration::from_secs_f64)
+    /// Takes in what preparing and answering one input of `bytes` bytes took.
+    pub(super) fn handled(&mut self, bytes: usize, cpu: Duration) {
+        let (class, cpu) = (class(bytes), cpu.as_secs_f64());
+        let mean = self.handling[class].unwrap_or(cpu);
+        self.handling[class] = Some(mean + NEWEST * (cpu.min(mean.max(1e-6) * STRANGEST) - mean));
     }
 
-    /// One entry per batch size seen.
+    /// CPU seconds that a run of `rows` rows is likely to take; 0 before anything was measured.
+    pub(super) fn run(&self, bucket: usize, rows: usize) -> f64 {
+        let (shape, scale) = match self.shapes.get(&bucket) {
+            Some(shape) if shape.is_measured() => (shape, 1.0),
+            unmeasured => {
+                // The nearest shape that was measured, in proportion: what networks cost grows with the row.
+                let size = unmeasured.map_or(1, |shape| shape.size);
+                let measured = self.shapes.values().filter(|shape| shape.is_measured());
+                match measured.min_by_key(|shape| shape.size.abs_diff(size)) {
+                    Some(near) => (near, size as f64 / near.size as f64),
+                    None => return 0.0,
+                }
+            }
+        };
+        scale * shape.run(&self.grid, rows.max(1))
+    }
+
+    /// CPU seconds that one row alone is likely to take: preparing an input of `bytes` bytes, running,
+    /// answering.
+    pub(super) fn row(&self, bucket: usize, bytes: usize) -> f64 {
+        self.handling(bytes) + self.run(bucket, 1)
+    }
+
+    /// What preparing and answering is likely to take; what was not seen is worked out from the nearest
+    /// class in proportion to the bytes, for most of the cost of a picture is in decoding it.
+    fn handling(&self, bytes: usize) -> f64 {
+        let class = class(bytes);
+        let seen =
+            self.handling.iter().enumerate().filter_map(|(other, mean)| mean.map(|mean| (other, mean)));
+        seen.min_by_key(|(other, _)| other.abs_diff(class)).map_or(0.0, |(other, mean)| {
+            // A large input costs more than a small one; a small one may cost as much as a large one.
+            if class > other { mean * f64::powi(2.0, (class - other).min(12) as i32) } else { mean }
+        })
+    }
+
+    /// Says whether rows of some shape gain by sharing a run.
+    pub(super) fn gains(&self) -> bool {
+        self.shapes.values().any(|shape| shape.best > 1)
+    }
+
+    /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
+    pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
+        let best = self.best(bucket);
+        let wall = |rows| Duration::try_from_secs_f64(self.run(bucket, rows) * stretch).unwrap_or_default();
+        Curve { best, one: wall(1), full: wall(best) }
+    }
+
+    /// The smallest number of rows beyond which a batch gains nothing.
+    fn best(&self, bucket: usize) -> usize {
+        self.shapes.get(&bucket).map_or(1, |shape| shape.best)
+    }
+
+    /// Finds the best number of rows of a bucket anew.
+    fn choose(&mut self, bucket: usize) {
+        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        let per_row: Vec<(usize, f64)> = self
+            .grid
+            .iter()
+            .zip(&shape.cells)
+            .filter_map(|(rows, cell)| cell.map(|cell| (*rows, cell.mean / *rows as f64)))
+            .collect();
+        let least = per_row.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
+        shape.best = match per_row.first() {
+            Some((1, alone)) if least < alone * (1.0 - WORTH) => per_row
+                .iter()
+                .find(|(_, seconds)| *seconds <= least * (1.0 + ENOUGH))
+                .map_or(1, |(rows, _)| *rows),
+            _ => 1,
+        };
+    }
+
+    /// One entry per shape and number of rows that was measured.
     pub(super) fn measured(&self) -> Vec<Measured> {
-        self.by_rows.values().copied().collect()
+        let of_shape = |(bucket, shape): (&usize, &Shape)| {
+            let bucket = *bucket;
+            let of_cell = move |(rows, cell): (&usize, &Option<Cell>)| {
+                cell.map(|cell| Measured {
+                    bucket,
+                    rows: *rows,
+                    seconds_per_row: cell.mean / *rows as f64,
+                    p95_seconds_per_row: cell.p95 / *rows as f64,
+                    runs: cell.runs,
+                })
+            };
+            self.grid.iter().zip(&shape.cells).filter_map(of_cell).collect::<Vec<_>>()
+        };
+        self.shapes.iter().flat_map(of_shape).collect()
+    }
+
+    /// The best number of rows for each shape that was measured.
+    pub(super) fn bests(&self) -> Vec<Best> {
+        let measured = self.shapes.iter().filter(|(_, shape)| shape.is_measured());
+        measured.map(|(bucket, shape)| Best { bucket: *bucket, rows: shape.best }).collect()
     }
 }
 
-fn blend(mean: Option<f64>, sample: f64) -> f64 {
-    mean.map_or(sample, |mean| mean + NEWEST * (sample - mean))
+impl Shape {
+    fn is_measured(&self) -> bool {
+        self.cells.iter().any(Option::is_some)
+    }
+
+    /// CPU seconds of a run of `rows` rows: on the line between the measured runs below and above it,
+    /// in proportion to the last one beyond it.
+    fn run(&self, grid: &[usize], rows: usize) -> f64 {
+        let mut below: Option<(usize, f64)> = None;
+        for (at, cell) in grid.iter().zip(&self.cells) {
+            let Some(Cell { mean, .. }) = cell else { continue };
+            match below {
+                _ if *at == rows => return *mean,
+                Some((low, seconds)) if *at > rows => {
+                    return seconds + (mean - seconds) * (rows - low) as f64 / (at - low) as f64;
+                }
+                None if *at > rows => return mean * rows as f64 / *at as f64,
+                _ => below = Some((*at, *mean)),
+            }
+        }
+        below.map_or(0.0, |(low, seconds)| seconds * rows as f64 / low as f64)
+    }
+}
+
+impl Cell {
+    /// Takes in a run that cost `ratio` times what was expected.
+    fn learn(&mut self, ratio: f64) {
+        let sample = self.mean * ratio;
+        self.mean += NEWEST * (sample - self.mean);
+        // Stochastic approximation of a quantile (Robbins and Monro 1951), in steps of the mean.
+        let step = NEWEST * self.mean;
+        self.p95 = (self.p95 + if sample > self.p95 { 0.95 * step } else { -0.05 * step }).max(self.mean);
+        self.runs += 1;
+    }
+}
+
+/// The class of an input by its bytes.
+fn class(bytes: usize) -> usize {
+    ((bytes.max(1)).ilog2() as usize).min(SIZES - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const US: Duration = Duration::from_micros(1);
+
+    /// Two shapes, the second twice as long, measured at 1 and 4 rows of at most 6.
+    fn table() -> CostTable {
+        let mut table = CostTable::new(6, [(10, 10), (20, 20), (40, 40)]);
+        table.measure(10, 1, 100 * US);
+        table.measure(10, 4, 280 * US);
+        table.measure(20, 1, 200 * US);
+        table
+    }
+
+    fn us(seconds: f64) -> f64 {
+        (seconds * 1e8).round() / 100.0
+    }
+
     #[test]
     fn nothing_is_claimed_before_the_first_run() {
-        let table = CostTable::default();
-        assert_eq!(table.per_row(), None);
-        assert!(table.measured().is_empty());
+        let table = CostTable::new(8, [(0, 1)]);
+        assert_eq!((table.run(0, 1), table.row(0, 100)), (0.0, 0.0));
+        assert!(table.measured().is_empty() && table.bests().is_empty());
+        assert_eq!(table.curve(0, 1.0), Curve { best: 1, one: Duration::ZERO, full: Duration::ZERO });
     }
 
     #[test]
-    fn a_change_of_speed_is_followed_within_a_dozen_runs() {
-        let mut table = CostTable::default();
-        (0..50).for_each(|_| table.learn(4, Duration::from_millis(4)));
-        (0..12).for_each(|_| table.learn(4, Duration::from_millis(12)));
-        let per_row = table.per_row().unwrap().as_secs_f64();
-        assert!((0.0027..=0.003).contains(&per_row), "{per_row}");
+    fn runs_between_and_beyond_the_measured_ones_are_worked_out() {
+        let table = table();
+        assert_eq!(table.grid(), [1, 2, 4, 6]);
+        let runs = [1, 2, 3, 4, 6, 8].map(|rows| us(table.run(10, rows)));
+        assert_eq!(runs, [100.0, 160.0, 220.0, 280.0, 420.0, 560.0]);
+        assert_eq!(us(table.run(20, 3)), 600.0);
+        assert_eq!(us(table.run(40, 1)), 400.0, "in proportion to the nearest shape");
     }
 
     #[test]
-    fn batch_sizes_are_kept_apart() {
-        let mut table = CostTable::default();
-        table.learn(1, Duration::from_millis(3));
-        table.learn(8, Duration::from_millis(8));
-        let measured = table.measured();
-        assert_eq!(measured.iter().map(|m| (m.rows, m.runs)).collect::<Vec<_>>(), [(1, 1), (8, 1)]);
-        assert!((measured[1].seconds_per_row - 0.001).abs() < 1e-9);
+    fn the_best_batch_is_the_smallest_that_gains_what_there_is_to_gain() {
+        let mut table = CostTable::new(32, [(0, 1)]);
+        let mut best = |costs: [u32; 6]| {
+            for (rows, us) in [1, 2, 4, 8, 16, 32].into_iter().zip(costs) {
+                table.measure(0, rows, us * rows as u32 * US);
+            }
+            table.bests()[0].rows
+        };
+        assert_eq!(best([100, 100, 100, 100, 100, 100]), 1);
+        assert_eq!(best([100, 99, 98, 97, 96, 96]), 1, "four in a hundred are not worth a wait");
+        assert_eq!(best([100, 90, 71, 70, 70, 69]), 8);
+        assert_eq!(best([100, 80, 60, 90, 95, 99]), 4);
+    }
+
+    #[test]
+    fn a_change_of_speed_is_followed_within_tens_of_runs() {
+        let mut table = table();
+        (0..30).for_each(|_| table.learn(10, 4, 840 * US));
+        assert!((780.0..=840.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
+        (0..30).for_each(|_| table.learn(10, 4, 280 * US));
+        assert!((280.0..=310.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
+        let measured = table.measured()[1];
+        assert_eq!((measured.rows, measured.runs), (4, 61));
+        assert!(measured.p95_seconds_per_row >= measured.seconds_per_row);
+    }
+
+    #[test]
+    fn one_strange_run_changes_little() {
+        let mut table = table();
+        table.learn(10, 1, Duration::from_secs(9));
+        assert!(us(table.run(10, 1)) <= 130.1);
+        table.learn(99, 1, US);
+        table.learn(10, 0, US);
+        assert_eq!(table.measured().len(), 3, "a shape that is not there teaches nothing");
+    }
+
+    #[test]
+    fn a_run_between_two_of_the_grid_corrects_both() {
+        let mut table = table();
+        table.measure(10, 2, 160 * US);
+        (0..60).for_each(|_| table.learn(10, 3, 440 * US));
+        assert!((435.0..=440.0).contains(&us(table.run(10, 3))));
+        assert_eq!(us(table.run(10, 1)), 100.0);
+    }
+
+    #[test]
+    fn a_large_input_is_expected_to_take_longer_than_a_small_one() {
+        let mut table = table();
+        table.handled(1000, 50 * US);
+        assert_eq!(us(table.row(10, 1000)), 150.0);
+        assert_eq!(us(table.row(10, 4000)), 300.0);
+        assert_eq!(us(table.row(10, 10)), 150.0);
+        (0..60).for_each(|_| table.handled(4000, 70 * US));
+        assert_eq!(us(table.row(10, 4000)).round(), 170.0);
     }
 }

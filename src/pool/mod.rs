@@ -5,12 +5,18 @@
 //! core works for it, a dropped [`ModelPool`] closes the queue and joins its threads.
 //!
 //! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
-//! it takes; `shared` and `queue` hold what waits, [`policy`] decides; `worker` runs, with `sessions`,
-//! a `batch` at a time; `cost` is what was learnt of it.
+//! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides; `worker`
+//! runs, with `sessions`, a `batch` at a time, after `warm_up`. What is promised rests on `cost` (what
+//! rows cost), `pace` (how the machine keeps up) and `demand` (what is owed by when).
 
 mod batch;
 mod cost;
+mod demand;
+mod job;
+mod lane;
+mod meter;
 mod model;
+mod pace;
 mod place;
 pub mod policy;
 mod queue;
@@ -19,20 +25,26 @@ mod shared;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod warm_up;
 mod worker;
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 pub use self::{
-    cost::Measured,
+    cost::{Best, Measured},
     model::{Model, State},
+    policy::{Class, Rule},
     slot::{Claim, Reply, Slot},
+    warm_up::{Survey, survey},
 };
-use self::{place::Room, shared::Shared};
+use self::{place::Room, shared::Shared, worker::Workers};
 use crate::{
     engine::Engine,
     error::Error,
-    manifest::{ModelName, Version},
+    manifest::{BatchSpec, ModelName, Version},
     metrics::{Cost, Metrics},
     task::{Answer, Task},
 };
@@ -47,6 +59,8 @@ pub struct PoolOptions {
     pub queue_rows: usize,
     /// Bytes of input that may wait or run at once, over all models; shared in the same way.
     pub queue_bytes: usize,
+    /// How batches are made.
+    pub rule: Rule,
 }
 
 /// Reads a network and builds its task, or says why not.
@@ -60,8 +74,8 @@ pub struct Declared {
     pub description: String,
     /// Under which terms the network may be used.
     pub licence: String,
-    /// Most rows that one run takes.
-    pub max_rows: usize,
+    /// How its rows may be batched.
+    pub batch: BatchSpec,
     /// Runs on a worker thread.
     pub load: LoadModel,
 }
@@ -82,7 +96,7 @@ pub struct Answered {
 /// All models and the worker threads that serve them.
 pub struct ModelPool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    workers: Mutex<Workers>,
 }
 
 impl ModelPool {
@@ -99,12 +113,13 @@ impl ModelPool {
             known.push(Arc::new(Model::new(declared, lane, room(&share), metrics)));
             loads.push(load);
         }
-        let shared = Arc::new(Shared::new(options.workers, room(&|whole| whole), known));
+        let shared = Arc::new(Shared::new(options.workers, options.rule, room(&|whole| whole), known));
         for (model, load) in shared.models().iter().zip(loads) {
             shared.load(model, load);
         }
-        let threads = worker::start(&shared)?;
-        Ok(Self { shared, threads })
+        let mut workers = Workers::default();
+        workers.fill(shared.workers(), &shared)?;
+        Ok(Self { shared, workers: Mutex::new(workers) })
     }
 
     /// Finds a model by the name that a caller wrote.
@@ -121,9 +136,23 @@ impl ModelPool {
         self.shared.models()
     }
 
-    /// How many worker threads there are.
+    /// How many worker threads there are meant to be.
     pub fn workers(&self) -> usize {
         self.shared.workers()
+    }
+
+    /// Starts workers, or has some leave when they have answered what they run, so that there are
+    /// `workers`, at least one.
+    pub fn resize(&self, workers: usize) -> io::Result<()> {
+        let mut threads = model::lock(&self.workers);
+        self.shared.set_workers(workers.max(1));
+        threads.fill(workers.max(1), &self.shared)
+    }
+
+    /// Wall time for a second of CPU time of a batch, as seen lately: more than 1 where workers are
+    /// interrupted or throttled.
+    pub fn stretch(&self) -> f64 {
+        self.shared.stretch()
     }
 
     /// Reserves room for one request to `model` before its body is read, or refuses it: the model
@@ -161,11 +190,7 @@ impl ModelPool {
 impl Drop for ModelPool {
     fn drop(&mut self) {
         self.close();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread panicked outside of any batch");
-            }
-        }
+        model::lock(&self.workers).join();
     }
 }
 

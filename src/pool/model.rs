@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,10 +13,10 @@ use std::{
 use crate::{
     engine::Signature,
     error::Error,
-    manifest::{ModelName, Version},
+    manifest::{Balance, BatchSpec, ModelName, Version},
     metrics::ModelMetrics,
-    pool::{Declared, Loaded, Measured, cost::CostTable, place::Room},
-    task::Task,
+    pool::{Best, Declared, Loaded, Measured, cost::CostTable, place::Room, policy::Curve},
+    task::{Sample, Task},
 };
 
 /// Retry-After while a model loads, when nothing better is known.
@@ -52,11 +52,16 @@ pub struct Model {
     version: Version,
     description: String,
     licence: String,
-    max_rows: usize,
+    batch: BatchSpec,
     lane: usize,
     loaded: OnceLock<Loaded>,
+    samples: OnceLock<Vec<Sample>>,
     state: Mutex<State>,
     costs: Mutex<CostTable>,
+    /// Whether some batch is worth more than its rows alone.
+    gains: AtomicBool,
+    /// Microseconds of CPU time that measuring has taken.
+    measuring_us: AtomicU64,
     waiting: AtomicUsize,
     share: Arc<Room>,
     metrics: ModelMetrics,
@@ -69,11 +74,14 @@ impl Model {
             version: declared.version,
             description: declared.description,
             licence: declared.licence,
-            max_rows: declared.max_rows.max(1),
+            batch: declared.batch,
             lane,
             loaded: OnceLock::new(),
+            samples: OnceLock::new(),
             state: Mutex::new(State::Loading),
-            costs: Mutex::default(),
+            costs: Mutex::new(CostTable::new(1, [])),
+            gains: AtomicBool::new(false),
+            measuring_us: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             share: Arc::new(share),
             metrics,
@@ -102,7 +110,12 @@ impl Model {
 
     /// Most rows that one run takes.
     pub fn max_rows(&self) -> usize {
-        self.max_rows
+        self.batch.max_rows.max(1)
+    }
+
+    /// Whether a worker may wait for company, where a request does not say.
+    pub fn balance(&self) -> Balance {
+        self.batch.balance
     }
 
     /// Where the model stands.
@@ -120,9 +133,14 @@ impl Model {
         self.loaded.get().map(|loaded| loaded.engine.signature())
     }
 
-    /// Measured CPU cost per row, one entry per batch size seen.
+    /// Measured CPU cost per row, one entry per shape of row and number of rows.
     pub fn measured(&self) -> Vec<Measured> {
         lock(&self.costs).measured()
+    }
+
+    /// How many rows a run should take, by shape, as measured.
+    pub fn best(&self) -> Vec<Best> {
+        lock(&self.costs).bests()
     }
 
     /// Rows that wait for a worker.
@@ -160,20 +178,78 @@ impl Model {
         }
     }
 
-    /// Takes in what a run cost.
-    pub(super) fn learn(&self, rows: usize, cpu: Duration) {
-        lock(&self.costs).learn(rows, cpu);
+    /// Keeps one row of each shape, and makes the cost table for them: gives both its shapes and the
+    /// numbers of rows to measure.
+    pub(super) fn set_samples(&self, samples: Vec<Sample>) -> (&[Sample], Vec<usize>) {
+        let samples = self.samples.get_or_init(|| samples);
+        let shapes = samples.iter().map(|sample| (sample.bucket, sample.size()));
+        let table = CostTable::new(self.max_rows(), shapes);
+        let grid = table.grid().to_vec();
+        *lock(&self.costs) = table;
+        (samples, grid)
     }
 
-    /// CPU time that the waiting rows are likely to take.
-    fn backlog(&self) -> Duration {
-        let rows = u32::try_from(self.waiting()).unwrap_or(u32::MAX);
-        self.row_cost().saturating_mul(rows)
+    /// One row of each shape; none before the model is loaded.
+    pub(super) fn samples(&self) -> &[Sample] {
+        self.samples.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The CPU time that one row is likely to take.
-    pub(super) fn row_cost(&self) -> Duration {
-        lock(&self.costs).per_row().unwrap_or_default()
+    /// The position of the sample of a shape.
+    pub(super) fn sample_of(&self, bucket: usize) -> Option<usize> {
+        self.samples().iter().position(|sample| sample.bucket == bucket)
+    }
+
+    /// Takes in a measurement that nobody waited for.
+    pub(super) fn measure(&self, bucket: usize, rows: usize, cpu: Duration) {
+        self.change(|costs| costs.measure(bucket, rows, cpu));
+    }
+
+    /// Takes in what a run of the network cost.
+    pub(super) fn learn(&self, bucket: usize, rows: usize, cpu: Duration) {
+        self.change(|costs| costs.learn(bucket, rows, cpu));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CostTable)) {
+        let mut costs = lock(&self.costs);
+        change(&mut costs);
+        self.gains.store(costs.gains(), Ordering::Relaxed);
+    }
+
+    /// Takes in what preparing and answering an input of so many bytes took.
+    pub(super) fn handled(&self, bytes: usize, cpu: Duration) {
+        lock(&self.costs).handled(bytes, cpu);
+    }
+
+    /// Says whether rows of some shape gain by sharing a run.
+    pub(super) fn gains(&self) -> bool {
+        self.gains.load(Ordering::Relaxed)
+    }
+
+    /// CPU time that a run of `rows` rows is likely to take.
+    pub(super) fn run_cost(&self, bucket: usize, rows: usize) -> Duration {
+        Duration::from_secs_f64(lock(&self.costs).run(bucket, rows))
+    }
+
+    /// CPU time that one row alone is likely to take: preparing an input of `bytes` bytes, running it,
+    /// answering.
+    pub(super) fn row_cost(&self, bucket: usize, bytes: usize) -> Duration {
+        Duration::from_secs_f64(lock(&self.costs).row(bucket, bytes))
+    }
+
+    /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
+    pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
+        lock(&self.costs).curve(bucket, stretch)
+    }
+
+    /// CPU time that measuring has taken.
+    pub(super) fn measuring(&self) -> Duration {
+        Duration::from_micros(self.measuring_us.load(Ordering::Relaxed))
+    }
+
+    /// Counts CPU time that measuring has taken.
+    pub(super) fn add_measuring(&self, cpu: Duration) {
+        let us = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+        self.measuring_us.fetch_add(us, Ordering::Relaxed);
     }
 
     pub(super) fn lane(&self) -> usize {
@@ -203,6 +279,11 @@ impl Waiting {
         model.metrics.queued(1);
         Self { model: Arc::clone(model) }
     }
+
+    /// The model that the row waits for.
+    pub(super) fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
 }
 
 impl Drop for Waiting {
@@ -210,11 +291,6 @@ impl Drop for Waiting {
         self.model.waiting.fetch_sub(1, Ordering::Relaxed);
         self.model.metrics.queued(-1);
     }
-}
-
-/// Sums the CPU time that all waiting rows are likely to take.
-pub(super) fn backlog(models: &[Arc<Model>]) -> Duration {
-    models.iter().map(|model| model.backlog()).sum()
 }
 
 /// Locks plain data whose invariant no panic can break half-way.

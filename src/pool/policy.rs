@@ -3,21 +3,118 @@
 //! Invariant: pure. No lock, no thread, no clock of its own, so that every rule is tested with
 //! numbers that a test makes up.
 //!
-//! The rule of this version: never wait while there is work, take the bucket whose oldest job is
-//! due first, and take a fair share of it, so that a burst is spread over all workers before any
-//! of them runs a large batch.
+//! The rule ([`Rule::Measured`]): of the rows that may run, those due first (Liu and Layland 1973), in a
+//! batch that is as large as the measurements say it should be and no larger. Those who asked for a low
+//! price may be held for company; `batch` work runs while no other does, or when half its time is gone.
 
-use std::time::Instant;
+#[cfg(test)]
+mod tests;
 
-/// What the policy sees of one bucket of one model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use std::time::{Duration, Instant};
+
+use crate::manifest::Balance;
+
+/// Which work goes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// Served from idle time only, until half of its deadline has passed.
+    Batch,
+}
+
+impl Class {
+    /// Every class, the first served first.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Batch];
+
+    /// The name that callers write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl std::str::FromStr for Class {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|class| class.name() == text);
+        found.ok_or_else(|| "allowed are interactive and batch".to_owned())
+    }
+}
+
+/// How batches are made. All but the first are what other servers do, kept to be measured against.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// As the measurements say.
+    #[default]
+    Measured,
+    /// One row a run.
+    Single,
+    /// All that waits, up to the model's limit.
+    Drain,
+    /// Waits for `rows` rows, at most for `wait` from the first one's arrival.
+    Window { rows: usize, wait: Duration },
+}
+
+/// What the policy sees of the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub now: Instant,
+    /// Workers that have nothing to do, besides the one that asks.
+    pub idle: usize,
+    pub buckets: &'a [BucketView],
+}
+
+/// What the policy sees of one bucket: rows of one model, one shape and one class.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BucketView {
     /// Rows that wait.
     pub queued: usize,
+    pub class: Class,
     /// When the first of them is due.
     pub due: Instant,
+    /// When that one came.
+    pub arrived: Instant,
+    /// When the one that has waited longest began to.
+    pub since: Instant,
+    /// The balance of the row that is least willing to wait.
+    pub balance: Balance,
+    /// How long until the next row comes, as rows have come lately.
+    pub gap: Duration,
+    pub curve: Curve,
     /// Most rows that one run of this model takes.
     pub max_rows: usize,
+}
+
+/// What a run costs by its rows, as far as the policy needs to know.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Curve {
+    /// The smallest number of rows beyond which a batch gains nothing; 1 where batches gain nothing.
+    pub best: usize,
+    /// Time that a run of one row takes.
+    pub one: Duration,
+    /// Time that a run of `best` rows takes.
+    pub full: Duration,
+}
+
+impl Curve {
+    /// Time that a run of `rows` rows takes, on the line through the two points.
+    pub fn run(&self, rows: usize) -> Duration {
+        if rows <= 1 || self.best <= 1 {
+            return self.one.saturating_mul(u32::try_from(rows.max(1)).unwrap_or(u32::MAX));
+        }
+        let share = (rows - 1) as f64 / (self.best - 1) as f64;
+        self.one + self.full.saturating_sub(self.one).mul_f64(share)
+    }
+
+    /// Time that a row of a full batch saves over a row alone.
+    fn saved(&self) -> Duration {
+        self.one.saturating_sub(self.full / u32::try_from(self.best.max(1)).unwrap_or(u32::MAX))
+    }
 }
 
 /// What a free worker does.
@@ -25,64 +122,88 @@ pub struct BucketView {
 pub enum Decision {
     /// There is nothing to do.
     Rest,
+    /// There is nothing to do before that moment, unless more rows come.
+    Hold { until: Instant },
     /// Run the first `rows` of the bucket at this position of the view.
     Run { bucket: usize, rows: usize },
 }
 
-/// Decides for one free worker out of `workers`.
-pub fn decide(buckets: &[BucketView], workers: usize) -> Decision {
-    let waiting = buckets.iter().enumerate().filter(|(_, bucket)| bucket.queued > 0);
-    let Some((position, bucket)) = waiting.min_by_key(|(_, bucket)| bucket.due) else {
-        return Decision::Rest;
-    };
-    let share = bucket.queued.div_ceil(workers.max(1));
-    Decision::Run { bucket: position, rows: share.clamp(1, bucket.max_rows.max(1)) }
+/// Decides for one free worker.
+pub fn decide(rule: Rule, view: &View) -> Decision {
+    let mut held: Option<Instant> = None;
+    for class in Class::ALL {
+        let mut first: Option<(usize, &BucketView)> = None;
+        for (position, bucket) in view.buckets.iter().enumerate() {
+            if bucket.queued == 0 || class_of(bucket, view.now) != class {
+                continue;
+            }
+            match hold(rule, bucket, view.now) {
+                Some(until) => held = Some(held.map_or(until, |other| other.min(until))),
+                None if first.is_none_or(|(_, other)| bucket.due < other.due) => {
+                    first = Some((position, bucket));
+                }
+                None => {}
+            }
+        }
+        if let Some((position, bucket)) = first {
+            return Decision::Run { bucket: position, rows: rows(rule, bucket, view) };
+        }
+    }
+    held.map_or(Decision::Rest, |until| Decision::Hold { until })
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// The class that a bucket is served in: what has spent half its time is nobody's idle work any more,
+/// so that nothing starves.
+fn class_of(bucket: &BucketView, now: Instant) -> Class {
+    let waited = now.saturating_duration_since(bucket.arrived);
+    let whole = bucket.due.saturating_duration_since(bucket.arrived);
+    if waited >= whole / 2 { Class::Interactive } else { bucket.class }
+}
 
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn views(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
-        let view = (0usize..100, 0u64..1000, 1usize..40).prop_map(move |(queued, due_ms, max_rows)| {
-            BucketView { queued, due: epoch + Duration::from_millis(due_ms), max_rows }
-        });
-        prop::collection::vec(view, 0..8)
-    }
-
-    #[test]
-    fn a_burst_is_shared_by_the_workers() {
-        let view = [BucketView { queued: 8, due: Instant::now(), max_rows: 32 }];
-        assert_eq!(decide(&view, 4), Decision::Run { bucket: 0, rows: 2 });
-        assert_eq!(decide(&view, 1), Decision::Run { bucket: 0, rows: 8 });
-    }
-
-    proptest! {
-        #[test]
-        fn no_worker_rests_while_there_is_work(view in views(Instant::now()), workers in 1usize..9) {
-            let work = view.iter().any(|bucket| bucket.queued > 0);
-            prop_assert_eq!(decide(&view, workers) != Decision::Rest, work);
-        }
-
-        #[test]
-        fn a_run_keeps_the_limit_and_takes_what_is_there(view in views(Instant::now()), workers in 1usize..9) {
-            if let Decision::Run { bucket, rows } = decide(&view, workers) {
-                prop_assert!(rows >= 1);
-                prop_assert!(rows <= view[bucket].max_rows);
-                prop_assert!(rows <= view[bucket].queued);
+/// How many rows of a bucket the worker takes.
+fn rows(rule: Rule, bucket: &BucketView, view: &View) -> usize {
+    let most = bucket.queued.min(bucket.max_rows.max(1));
+    match rule {
+        Rule::Single => 1,
+        Rule::Drain => most,
+        Rule::Window { rows, .. } => most.min(rows.max(1)),
+        Rule::Measured => {
+            // Idle workers share a burst; where there are none, nothing is left for them.
+            let share = bucket.queued.div_ceil(view.idle + 1);
+            let mut rows = share.clamp(1, bucket.curve.best.max(1)).min(most);
+            while rows > 1 && view.now + bucket.curve.run(rows) > bucket.due {
+                rows = rows.div_ceil(2);
             }
-        }
-
-        #[test]
-        fn nothing_that_is_due_earlier_is_passed_over(view in views(Instant::now()), workers in 1usize..9) {
-            if let Decision::Run { bucket, .. } = decide(&view, workers) {
-                let earliest = view.iter().filter(|b| b.queued > 0).map(|b| b.due).min();
-                prop_assert_eq!(Some(view[bucket].due), earliest);
-            }
+            rows
         }
     }
+}
+
+/// Until when the bucket's rows wait for company; `None` where they run now.
+fn hold(rule: Rule, bucket: &BucketView, now: Instant) -> Option<Instant> {
+    let until = match rule {
+        Rule::Single | Rule::Drain => return None,
+        Rule::Window { rows, wait } if bucket.queued < rows.min(bucket.max_rows) => bucket.since + wait,
+        Rule::Window { .. } => return None,
+        Rule::Measured => company(bucket, now)?,
+    };
+    Some(until).filter(|until| *until > now)
+}
+
+/// Until when company is worth waiting for: as long as the rows' callers are willing, while there is
+/// time to spare, and only where somebody is expected by then.
+fn company(bucket: &BucketView, now: Instant) -> Option<Instant> {
+    let curve = &bucket.curve;
+    if bucket.queued >= curve.best || curve.saved().is_zero() {
+        return None;
+    }
+    let patience = match bucket.balance {
+        Balance::Fast => return None,
+        Balance::Balanced => curve.one,
+        Balance::Cheap => bucket.due.saturating_duration_since(bucket.since) / 4,
+    };
+    // Twice, for what was measured may be wrong.
+    let latest = bucket.due.checked_sub(curve.full * 2)?;
+    let until = (bucket.since + patience).min(latest);
+    (now + bucket.gap <= until).then_some(until)
 }

@@ -1,7 +1,7 @@
-//! The queue: one lane per model, a bucket per likely row shape, jobs in order of their deadlines.
+//! The queue: a lane per model, what is owed by when, and which workers are busy until when.
 //!
 //! Invariant: plain data behind one lock that is held for microseconds. Nothing here runs a
-//! network, waits, or drops a job while the lock is held: what is to be dropped is handed out.
+//! network, waits, or drops a job while the lock is held: what is to end is handed out.
 
 use std::{
     collections::VecDeque,
@@ -9,58 +9,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
-
 use crate::{
-    error::Error,
+    manifest::Balance,
     pool::{
-        Answered, LoadModel,
-        model::{Model, Waiting},
-        place::Place,
-        policy::{self, BucketView, Decision},
+        LoadModel,
+        demand::{Ask, Demand, Forecast, Supply},
+        job::Job,
+        lane::{Lane, Sorting},
+        model::Model,
+        pace::Pace,
+        policy::{self, BucketView, Class, Decision, Rule, View},
     },
-    task::Input,
-    tensor::Tensors,
 };
 
-/// One input on its way to a worker.
-pub(super) struct Job {
-    pub(super) input: Input,
-    pub(super) caller: Caller,
-    /// Counts the row as waiting until a worker takes it or its caller has gone.
-    pub(super) waiting: Waiting,
-}
-
-/// Who waits for an answer, and since when.
-pub(super) struct Caller {
-    pub(super) arrived: Instant,
-    pub(super) queued: Instant,
-    pub(super) deadline: Duration,
-    pub(super) reply: oneshot::Sender<Result<Answered, Error>>,
-    /// The caller's span, so that what a worker logs names the request.
-    pub(super) span: tracing::Span,
-    /// Room in the queue, held until the answer is sent.
-    pub(super) place: Place,
-}
-
-impl Caller {
-    /// When the answer is due.
-    pub(super) fn due(&self) -> Instant {
-        self.arrived + self.deadline
-    }
-
-    /// Says whether the caller has gone.
-    pub(super) fn is_gone(&self) -> bool {
-        self.reply.is_closed()
-    }
-
-    /// Gives the room back and sends the answer; a caller who has gone does not want it.
-    pub(super) fn answer(self, answer: Result<Answered, Error>) {
-        // Room first: whoever has an answer finds the place free for the next request.
-        drop(self.place);
-        let _gone = self.reply.send(answer);
-    }
-}
+/// Inputs that a worker prepares ahead at once, and about how many bytes of them: a fraction of a
+/// millisecond, after which the most urgent row is looked for again.
+const SORTED_AT_ONCE: usize = 16;
+const SORTED_BYTES: usize = 32 << 10;
 
 /// Jobs of one model for one run.
 pub(super) struct Batch {
@@ -72,44 +37,84 @@ pub(super) struct Batch {
 pub(super) enum Chore {
     /// Reads a model and answers its first sample.
     Load { model: Arc<Model>, load: LoadModel },
-    /// Runs `rows` copies of a sample, so that no caller pays for building its plan.
-    WarmUp { model: Arc<Model>, sample: Arc<Tensors>, rows: usize },
+    /// Measures runs of `rows` copies of a sample, so that no caller pays for building its plan.
+    Measure { model: Arc<Model>, sample: usize, rows: usize },
 }
 
 /// What a free worker is given.
 pub(super) enum Errand {
     Chore(Chore),
-    Batch(Batch),
-    /// Nothing to do now.
-    Rest,
+    /// Prepare these and bring them back.
+    Sort(Batch),
+    Run(Batch),
+    /// Nothing to do now, or before that moment.
+    Rest(Option<Instant>),
     /// Nothing to do ever again.
     Leave,
 }
 
-struct Bucket {
-    lane: usize,
-    bucket: usize,
-    jobs: VecDeque<Job>,
+/// What a worker has done since its last errand.
+pub(super) enum Done {
+    Nothing,
+    /// Jobs that were prepared, and when those that had no row were due and what they were charged with.
+    Sorted {
+        lane: usize,
+        rows: Vec<Job>,
+        ended: Vec<(Instant, Duration)>,
+    },
+    Ran(Report),
+}
+
+/// What a batch took, against what was expected of it; all in seconds.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) wall: f64,
+    /// CPU time that the cost table expected of the batch.
+    pub(super) expected: f64,
+    /// What its rows were charged with.
+    pub(super) charged: f64,
+    /// For each promise: what was predicted, and what it took.
+    pub(super) promises: Vec<(f64, f64)>,
 }
 
 /// Everything that waits for a worker.
-#[derive(Default)]
 pub(super) struct Queue {
-    models: Vec<Arc<Model>>,
-    buckets: Vec<Bucket>,
+    lanes: Vec<Lane>,
+    rule: Rule,
+    /// Workers that there are meant to be, and those of them that have nothing to do.
+    workers: usize,
+    idle: usize,
+    /// Until when each worker is likely to be busy.
+    running: Vec<Option<Instant>>,
+    demand: Demand,
+    pace: Pace,
     /// Loading: before any request, for nobody can be served without it.
     urgent: VecDeque<Chore>,
-    /// Warming up further shapes: only while nobody waits.
-    idle: VecDeque<Chore>,
+    /// Measuring further shapes: only while nobody waits.
+    chores: VecDeque<Chore>,
     closed: bool,
-    /// The policy's view, kept to spare an allocation per decision.
+    /// The policy's view and whose each of it is, kept to spare two allocations per decision.
     view: Vec<BucketView>,
+    places: Vec<(usize, usize)>,
 }
 
 impl Queue {
     /// Makes an empty queue with a lane per model.
-    pub(super) fn new(models: Vec<Arc<Model>>) -> Self {
-        Self { models, ..Self::default() }
+    pub(super) fn new(models: &[Arc<Model>], workers: usize, rule: Rule) -> Self {
+        Self {
+            lanes: models.iter().map(|model| Lane::new(Arc::clone(model))).collect(),
+            rule,
+            workers,
+            idle: 0,
+            running: Vec::new(),
+            demand: Demand::new(Instant::now()),
+            pace: Pace::new(),
+            urgent: VecDeque::new(),
+            chores: VecDeque::new(),
+            closed: false,
+            view: Vec::new(),
+            places: Vec::new(),
+        }
     }
 
     /// Queues chores that go before every request.
@@ -118,22 +123,52 @@ impl Queue {
     }
 
     /// Queues a chore that waits until no request does.
-    pub(super) fn push_idle(&mut self, chore: Chore) {
-        self.idle.push_back(chore);
+    pub(super) fn push_chore(&mut self, chore: Chore) {
+        self.chores.push_back(chore);
+    }
+
+    /// Says whether chores wait.
+    pub(super) fn has_chores(&self) -> bool {
+        !self.chores.is_empty()
     }
 
     /// Queues a job in its model's lane.
-    pub(super) fn push(&mut self, lane: usize, bucket: usize, job: Job) {
-        let found = self.buckets.iter_mut().position(|b| b.lane == lane && b.bucket == bucket);
-        let position = found.unwrap_or_else(|| {
-            self.buckets.push(Bucket { lane, bucket, jobs: VecDeque::new() });
-            self.buckets.len() - 1
-        });
-        let jobs = &mut self.buckets[position].jobs;
-        // Most jobs are due after those before them: look from the back.
-        let after =
-            jobs.iter().rposition(|other| other.caller.due() <= job.caller.due()).map_or(0, |i| i + 1);
-        jobs.insert(after, job);
+    pub(super) fn push(&mut self, lane: usize, job: Job) {
+        self.demand.add(job.due(), job.terms.charge);
+        self.place(lane, job);
+    }
+
+    fn place(&mut self, lane: usize, job: Job) {
+        let lane = &mut self.lanes[lane];
+        let pays = self.rule != Rule::Single && lane.model.gains();
+        lane.push(job, if pays { Sorting::Pays } else { Sorting::GainsNothing });
+    }
+
+    /// Predicts an answer.
+    pub(super) fn forecast(&self, ask: Ask, class: Class, now: Instant) -> Forecast {
+        let pace = self.pace.at(now);
+        let left = |until: &Option<Instant>| until.map(|until| until.saturating_duration_since(now));
+        let supply = Supply {
+            now,
+            workers: self.workers,
+            idle: self.idle,
+            running: self.running.iter().filter_map(left).sum(),
+            drain: pace.drain(),
+            stretch: pace.stretch(),
+            margin: pace.margin(),
+        };
+        let mut forecast = self.demand.forecast(ask, &supply);
+        if class == Class::Batch && self.idle == 0 && !self.lanes.iter().all(Lane::is_empty) {
+            // Served from idle time, of which there is none now: expected when half its time is over.
+            let left = ask.due.saturating_duration_since(now);
+            forecast.finish = forecast.finish.max(left / 2);
+        }
+        forecast
+    }
+
+    /// Wall seconds for a CPU second, as seen lately.
+    pub(super) fn stretch(&self) -> f64 {
+        self.pace.at(Instant::now()).stretch()
     }
 
     /// Says whether the queue takes no more jobs.
@@ -145,61 +180,156 @@ impl Queue {
     /// dropped once the lock is released.
     pub(super) fn close(&mut self) -> Vec<Chore> {
         self.closed = true;
-        self.urgent.drain(..).chain(self.idle.drain(..)).collect()
+        self.urgent.drain(..).chain(self.chores.drain(..)).collect()
     }
 
-    /// Gives a free worker its next errand, and the jobs to drop once the lock is released: those
-    /// whose callers have gone, at no cost but this look.
-    pub(super) fn take(&mut self, workers: usize) -> (Errand, Vec<Job>) {
+    /// Workers that there are meant to be.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Sets how many workers there are meant to be; those beyond leave when they next ask.
+    pub(super) fn set_workers(&mut self, workers: usize) {
+        self.workers = workers;
+    }
+
+    /// Workers that have nothing to do.
+    pub(super) fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// Counts a worker as having nothing to do, or no longer.
+    pub(super) fn rests(&mut self, rests: Rests) {
+        match rests {
+            Rests::Begin => self.idle += 1,
+            Rests::End => self.idle -= 1,
+        }
+    }
+
+    /// Takes in what a worker has done.
+    pub(super) fn finish(&mut self, worker: usize, done: Done, now: Instant) {
+        self.set_running(worker, None);
+        match done {
+            Done::Nothing => {}
+            Done::Ran(report) => {
+                self.pace.ran(now, report.wall, report.expected, report.charged);
+                for (predicted, took) in report.promises {
+                    self.pace.kept(now, predicted, took);
+                }
+            }
+            Done::Sorted { lane, rows, ended } => {
+                rows.into_iter().for_each(|job| self.place(lane, job));
+                ended.into_iter().for_each(|(due, charge)| self.demand.remove(due, charge));
+            }
+        }
+    }
+
+    /// Gives a free worker its next errand, and the jobs to end once the lock is released: those whose
+    /// callers have gone, at no cost but this look, and those who cannot be answered in time.
+    pub(super) fn take(&mut self, worker: usize, now: Instant) -> (Errand, Vec<Job>) {
+        if worker >= self.workers {
+            return (Errand::Leave, Vec::new());
+        }
         if let Some(chore) = self.urgent.pop_front() {
             return (Errand::Chore(chore), Vec::new());
         }
-        let mut cancelled = Vec::new();
-        for bucket in &mut self.buckets {
-            // Only the front decides: the rest is looked at when it gets there.
-            while bucket.jobs.front().is_some_and(is_cancelled) {
-                cancelled.extend(bucket.jobs.pop_front());
-            }
+        let (mut ended, stretch) = (Vec::new(), self.pace.at(now).stretch());
+        self.lanes.iter_mut().for_each(|lane| lane.clear(now, stretch, &mut ended));
+        let errand = self.next(worker, now, stretch, &mut ended);
+        for job in &ended {
+            self.demand.remove(job.due(), job.terms.charge);
         }
-        self.view.clear();
-        let models = &self.models;
-        let far = Instant::now() + Duration::from_secs(3600);
-        self.view.extend(self.buckets.iter().map(|bucket| BucketView {
-            queued: bucket.jobs.len(),
-            due: bucket.jobs.front().map_or(far, |job| job.caller.due()),
-            max_rows: models[bucket.lane].max_rows(),
-        }));
-        match policy::decide(&self.view, workers) {
+        (errand, ended)
+    }
+
+    fn next(&mut self, worker: usize, now: Instant, stretch: f64, ended: &mut Vec<Job>) -> Errand {
+        if let Some(errand) = self.sort(worker, Class::Interactive, now) {
+            return errand;
+        }
+        match self.decide(now, stretch) {
             Decision::Run { bucket, rows } => {
-                let bucket = &mut self.buckets[bucket];
-                let mut jobs = Vec::with_capacity(rows);
-                while jobs.len() < rows {
-                    match bucket.jobs.pop_front() {
-                        Some(job) if is_cancelled(&job) => cancelled.push(job),
-                        Some(job) => jobs.push(job),
-                        None => break,
-                    }
-                }
-                let model = Arc::clone(&self.models[bucket.lane]);
-                (Errand::Batch(Batch { model, jobs }), cancelled)
+                let (lane, position) = self.places[bucket];
+                let jobs = self.lanes[lane].take(position, rows, ended);
+                self.run(worker, lane, jobs, now)
             }
-            Decision::Rest if self.closed => (Errand::Leave, cancelled),
-            Decision::Rest => (self.idle.pop_front().map_or(Errand::Rest, Errand::Chore), cancelled),
+            decision => {
+                if let Some(errand) = self.sort(worker, Class::Batch, now) {
+                    return errand;
+                }
+                match decision {
+                    Decision::Rest if self.closed => Errand::Leave,
+                    Decision::Hold { until } => Errand::Rest(Some(until)),
+                    _ => self.chores.pop_front().map_or(Errand::Rest(None), Errand::Chore),
+                }
+            }
         }
     }
 
-    /// Takes out every job whose caller has gone, to be dropped once the lock is released.
-    pub(super) fn sweep(&mut self) -> Vec<Job> {
-        let mut cancelled = Vec::new();
-        for bucket in &mut self.buckets {
-            let (gone, waiting) = bucket.jobs.drain(..).partition(is_cancelled);
-            bucket.jobs = waiting;
-            cancelled.extend::<VecDeque<Job>>(gone);
+    fn decide(&mut self, now: Instant, stretch: f64) -> Decision {
+        self.view.clear();
+        self.places.clear();
+        for (lane, of) in self.lanes.iter().enumerate() {
+            for (position, mut view) in of.views(stretch) {
+                if self.closed {
+                    // No company will come.
+                    view.balance = Balance::Fast;
+                }
+                self.view.push(view);
+                self.places.push((lane, position));
+            }
         }
-        cancelled
+        policy::decide(self.rule, &View { now, idle: self.idle, buckets: &self.view })
+    }
+
+    /// Has inputs prepared so that rows of one shape find each other; one that is alone runs at once.
+    fn sort(&mut self, worker: usize, class: Class, now: Instant) -> Option<Errand> {
+        let unsorted = self.lanes.iter().enumerate();
+        let due = unsorted.filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
+        let (_, lane) = due.min()?;
+        let others = self.lanes.iter().enumerate().filter(|(other, _)| *other != lane);
+        let alone = self.lanes[lane].is_one_alone() && others.map(|(_, of)| of).all(Lane::is_empty);
+        let jobs = self.lanes[lane].take_unsorted(class, now, SORTED_AT_ONCE, SORTED_BYTES);
+        if alone {
+            return Some(self.run(worker, lane, jobs, now));
+        }
+        Some(Errand::Sort(Batch { model: Arc::clone(&self.lanes[lane].model), jobs }))
+    }
+
+    fn run(&mut self, worker: usize, lane: usize, jobs: Vec<Job>, now: Instant) -> Errand {
+        for job in &jobs {
+            self.demand.remove(job.due(), job.terms.charge);
+        }
+        let charged: Duration = jobs.iter().map(|job| job.terms.charge).sum();
+        self.set_running(worker, Some(now + charged.mul_f64(self.pace.drain())));
+        Errand::Run(Batch { model: Arc::clone(&self.lanes[lane].model), jobs })
+    }
+
+    fn set_running(&mut self, worker: usize, until: Option<Instant>) {
+        if self.running.len() <= worker {
+            self.running.resize(worker + 1, None);
+        }
+        self.running[worker] = until;
+    }
+
+    /// Says whether anything waits for a worker.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(Lane::is_empty)
+    }
+
+    /// Takes out every job whose caller has gone, to be ended once the lock is released.
+    pub(super) fn sweep(&mut self) -> Vec<Job> {
+        let mut ended = Vec::new();
+        self.lanes.iter_mut().for_each(|lane| lane.sweep(&mut ended));
+        for job in &ended {
+            self.demand.remove(job.due(), job.terms.charge);
+        }
+        ended
     }
 }
 
-fn is_cancelled(job: &Job) -> bool {
-    job.caller.is_gone()
+/// Whether a worker begins to rest or ends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rests {
+    Begin,
+    End,
 }

@@ -4,17 +4,20 @@
 //! but the bell itself.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use crate::pool::{
     LoadModel,
+    demand::{Ask, Forecast},
+    job::Job,
     model::{self, Model, State},
     place::Room,
-    queue::{Chore, Errand, Job, Queue},
+    policy::{Class, Rule},
+    queue::{Chore, Done, Errand, Queue, Rests},
 };
 
 /// What slots, workers and the pool share.
@@ -22,19 +25,25 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     /// Signalled when there is work, and when there will be none.
     work: Condvar,
-    workers: usize,
     room: Arc<Room>,
     models: Vec<Arc<Model>>,
     /// Told whenever a model's state has changed.
     progress: watch::Sender<()>,
 }
 
+/// Why jobs were not queued.
+pub(super) enum NotQueued {
+    /// The pool is closing.
+    Closed,
+    /// They, or what was promised to others, would be late.
+    Late(Forecast),
+}
+
 impl Shared {
-    pub(super) fn new(workers: usize, room: Room, models: Vec<Arc<Model>>) -> Self {
+    pub(super) fn new(workers: usize, rule: Rule, room: Room, models: Vec<Arc<Model>>) -> Self {
         Self {
-            queue: Mutex::new(Queue::new(models.clone())),
+            queue: Mutex::new(Queue::new(&models, workers.max(1), rule)),
             work: Condvar::new(),
-            workers: workers.max(1),
             room: Arc::new(room),
             models,
             progress: watch::Sender::new(()),
@@ -50,51 +59,93 @@ impl Shared {
     }
 
     pub(super) fn workers(&self) -> usize {
-        self.workers
+        self.queue().workers()
+    }
+
+    /// Sets how many workers there are meant to be; those beyond leave.
+    pub(super) fn set_workers(&self, workers: usize) {
+        self.queue().set_workers(workers);
+        self.work.notify_all();
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<()> {
         self.progress.subscribe()
     }
 
-    /// Predicts how long a row that takes `own` CPU time would be in the pool, if it came now.
-    pub(super) fn forecast(&self, own: Duration) -> Duration {
-        let workers = u32::try_from(self.workers).unwrap_or(u32::MAX);
-        model::backlog(&self.models) / workers + own
+    /// Wall seconds for a CPU second of a batch, as seen lately.
+    pub(super) fn stretch(&self) -> f64 {
+        self.queue().stretch()
     }
 
-    /// Queues jobs with their buckets, all at once so that workers share them; gives them back
-    /// where the queue is closed.
-    pub(super) fn push(&self, lane: usize, jobs: Vec<(usize, Job)>) -> Result<(), Vec<(usize, Job)>> {
-        let n_jobs = jobs.len();
-        let mut queue = model::lock(&self.queue);
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        model::lock(&self.queue)
+    }
+
+    /// Predicts how long an answer would take, if it were asked for now.
+    pub(super) fn forecast(&self, ask: Ask, class: Class) -> Forecast {
+        let forecast = self.queue().forecast(ask, class, Instant::now());
+        if forecast.excess.is_zero() {
+            return forecast;
+        }
+        // Callers who have gone still count until a worker passes them: look before refusing.
+        self.sweep();
+        self.queue().forecast(ask, class, Instant::now())
+    }
+
+    /// Queues jobs, all at once so that workers share them, where that breaks no promise. `promise` is
+    /// told the forecast that they were accepted with.
+    pub(super) fn push(
+        &self,
+        lane: usize,
+        ask: Ask,
+        class: Class,
+        jobs: impl FnOnce(Forecast) -> Vec<Job>,
+    ) -> Result<(), NotQueued> {
+        let mut queue = self.queue();
         if queue.is_closed() {
-            return Err(jobs);
+            return Err(NotQueued::Closed);
         }
-        for (bucket, job) in jobs {
-            queue.push(lane, bucket, job);
+        let forecast = queue.forecast(ask, class, Instant::now());
+        if !forecast.excess.is_zero() {
+            return Err(NotQueued::Late(forecast));
         }
+        let jobs = jobs(forecast);
+        let n_jobs = jobs.len();
+        jobs.into_iter().for_each(|job| queue.push(lane, job));
+        let idle = queue.idle();
         drop(queue);
-        if n_jobs == 1 {
-            self.work.notify_one()
-        } else {
-            self.work.notify_all()
+        match n_jobs {
+            _ if idle == 0 => {}
+            1 => self.work.notify_one(),
+            _ => self.work.notify_all(),
         }
         Ok(())
     }
 
     /// Queues the loading of a model.
     pub(super) fn load(&self, model: &Arc<Model>, load: LoadModel) {
-        model::lock(&self.queue).push_urgent(Chore::Load { model: Arc::clone(model), load });
+        self.queue().push_urgent(Chore::Load { model: Arc::clone(model), load });
         self.work.notify_one();
     }
 
     /// Queues chores that wait until no request does.
-    pub(super) fn push_idle(&self, chores: impl Iterator<Item = Chore>) {
-        let mut queue = model::lock(&self.queue);
-        chores.for_each(|chore| queue.push_idle(chore));
+    pub(super) fn push_chores(&self, chores: impl Iterator<Item = Chore>) {
+        let mut queue = self.queue();
+        chores.for_each(|chore| queue.push_chore(chore));
         drop(queue);
         self.work.notify_all();
+    }
+
+    /// Has a row of `model` measured again, where nothing else is to be done: what it is said to cost
+    /// keeps callers out, and without callers nobody would notice that it no longer does.
+    pub(super) fn measure_again(&self, model: &Arc<Model>, bucket: usize) {
+        let Some(sample) = model.sample_of(bucket) else { return };
+        let mut queue = self.queue();
+        if queue.is_empty() && !queue.has_chores() && !queue.is_closed() {
+            queue.push_chore(Chore::Measure { model: Arc::clone(model), sample, rows: 1 });
+            drop(queue);
+            self.work.notify_one();
+        }
     }
 
     /// Tells those who wait for a model that its state has changed.
@@ -102,10 +153,10 @@ impl Shared {
         self.progress.send_replace(());
     }
 
-    /// Drops the jobs of callers who have gone, and with them the room that they held.
+    /// Ends the jobs of callers who have gone, and with them gives back the room that they held.
     pub(super) fn sweep(&self) {
-        let cancelled = model::lock(&self.queue).sweep();
-        drop(cancelled);
+        let ended = self.queue().sweep();
+        ended.into_iter().for_each(Job::end);
     }
 
     /// Takes no more jobs; what is queued is still answered.
@@ -113,31 +164,55 @@ impl Shared {
         for model in &self.models {
             model.set_state(State::Stopping);
         }
-        let chores = model::lock(&self.queue).close();
+        let chores = self.queue().close();
         drop(chores);
         self.work.notify_all();
         self.announce();
     }
 
-    /// Waits for the next errand.
-    pub(super) fn next(&self) -> Option<Errand> {
-        let mut queue = model::lock(&self.queue);
+    /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave.
+    pub(super) fn next(&self, worker: usize, done: Done) -> Option<Errand> {
+        let mut queue = self.queue();
+        queue.finish(worker, done, Instant::now());
         loop {
-            let (errand, cancelled) = queue.take(self.workers);
-            if !cancelled.is_empty() {
+            let (errand, ended) = queue.take(worker, Instant::now());
+            if !ended.is_empty() {
                 drop(queue);
-                drop(cancelled);
-                queue = model::lock(&self.queue);
-                if matches!(errand, Errand::Rest) {
+                ended.into_iter().for_each(Job::end);
+                queue = self.queue();
+                if matches!(errand, Errand::Rest(_)) {
                     // Work may have come while the lock was free, and its signal with it.
                     continue;
                 }
             }
             match errand {
-                Errand::Leave => return None,
-                Errand::Rest => queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                errand => return Some(errand),
+                Errand::Leave => {
+                    drop(queue);
+                    // Whoever is woken for work that this worker leaves behind takes it.
+                    self.work.notify_one();
+                    return None;
+                }
+                Errand::Rest(until) => queue = self.rest(queue, until),
+                errand => {
+                    if queue.idle() > 0 && !queue.is_empty() {
+                        self.work.notify_one();
+                    }
+                    return Some(errand);
+                }
             }
         }
+    }
+
+    fn rest<'q>(&self, mut queue: MutexGuard<'q, Queue>, until: Option<Instant>) -> MutexGuard<'q, Queue> {
+        queue.rests(Rests::Begin);
+        let mut queue = match until {
+            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let wait = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
+                self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        queue.rests(Rests::End);
+        queue
     }
 }

@@ -15,12 +15,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::Error,
+    manifest::Balance,
     pool::{
         Answered,
+        demand::{Ask, Forecast},
+        job::{Caller, Job, Matter, Terms},
         model::{Model, RETRY_LOADING, Waiting},
         place::{Full, Place},
-        queue::{Caller, Job},
-        shared::Shared,
+        policy::Class,
+        shared::{NotQueued, Shared},
     },
     task::Input,
 };
@@ -34,6 +37,10 @@ pub struct Claim {
     pub deadline: Duration,
     /// Bytes of body that were declared; 0 where the length is unknown.
     pub bytes: usize,
+    /// Which work goes first.
+    pub class: Class,
+    /// Whether a worker may wait for company.
+    pub balance: Balance,
 }
 
 /// A reserved place. Dropping it gives the place back.
@@ -51,21 +58,12 @@ impl Slot {
         if let Some(error) = model.unavailable() {
             return Err(error);
         }
-        let left = claim.deadline.saturating_sub(claim.arrived.elapsed());
-        let own = model.row_cost();
-        let mut forecast = shared.forecast(own);
-        if forecast > left {
-            // Callers who have gone still count until a worker passes them: look before refusing.
-            shared.sweep();
-            forecast = shared.forecast(own);
-        }
-        if forecast > left {
-            let reason = format!(
-                "the answer is predicted in {} ms, after the deadline of {} ms",
-                forecast.as_millis(),
-                claim.deadline.as_millis()
-            );
-            return Err(Error::Overloaded { reason: reason.into(), retry_after: forecast });
+        // What is declared is most likely one input. Where it is many, `submit` looks again.
+        let charge = charge(model, claim.bytes);
+        let ask = Ask { due: claim.arrived + claim.deadline, whole: charge, longest: charge };
+        let forecast = shared.forecast(ask, claim.class);
+        if !forecast.excess.is_zero() {
+            return Err(too_late(model, shared, &claim, claim.bytes, forecast));
         }
         // What is declared has to fit now, and is taken as it arrives: who declares much and sends
         // slowly holds no room that others could use.
@@ -79,51 +77,99 @@ impl Slot {
             shared.sweep();
             take()
         });
-        let place = place.map_err(|full| queue_full(full, forecast))?;
+        let place = place.map_err(|full| queue_full(full, forecast.finish))?;
         Ok(Self { model: Arc::clone(model), shared: Arc::clone(shared), claim, place })
     }
 
     /// Reserves bytes as a body arrives.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        self.place.grow(0, bytes).map_err(|full| queue_full(full, self.shared.forecast(Duration::ZERO)))
+        self.place.grow(0, bytes).map_err(|full| queue_full(full, self.backlog()))
     }
 
-    /// Queues the request's inputs, all or none: refuses if there is no room for that many rows.
+    /// Queues the request's inputs, all or none: refuses if there is no room for that many rows, or if
+    /// they, or what was promised to others, would be late.
     pub fn submit(mut self, inputs: Vec<Input>) -> Result<Vec<Reply>, Error> {
-        let Some(task) = self.model.task() else {
+        let Some(task) = self.model.task().cloned() else {
             return Err(Error::Internal("a slot of a model that is not loaded".to_owned()));
         };
-        let weights: Vec<_> = inputs.iter().map(|input| task.weigh(input)).collect();
-        let bytes: usize = weights.iter().map(|weight| weight.bytes).sum();
-        let more_bytes = bytes.saturating_sub(self.place.bytes());
-        self.place
-            .grow(inputs.len().saturating_sub(1), more_bytes)
-            .map_err(|full| queue_full(full, self.shared.forecast(Duration::ZERO)))?;
-        let (mut jobs, mut replies) = (Vec::with_capacity(inputs.len()), Vec::with_capacity(inputs.len()));
+        let n_bytes: usize = inputs.iter().map(Input::n_bytes).sum();
+        let more_bytes = n_bytes.saturating_sub(self.place.bytes());
+        if let Err(full) = self.place.grow(inputs.len().saturating_sub(1), more_bytes) {
+            return Err(queue_full(full, self.backlog()));
+        }
+        let charges: Vec<Duration> =
+            inputs.iter().map(|input| charge(&self.model, input.n_bytes())).collect();
+        let due = self.claim.arrived + self.claim.deadline;
+        let longest = charges.iter().max().copied().unwrap_or_default();
+        let ask = Ask { due, whole: charges.iter().sum(), longest };
+        let largest = inputs.iter().map(Input::n_bytes).max().unwrap_or_default();
+
+        let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
-        for (input, weight) in inputs.into_iter().zip(weights) {
-            let (sender, receiver) = oneshot::channel();
-            replies.push(Reply { receiver });
-            let job = Job {
-                input,
-                caller: Caller {
-                    arrived: self.claim.arrived,
-                    queued,
-                    deadline: self.claim.deadline,
-                    reply: sender,
-                    span: span.clone(),
-                    place: self.place.split_off(weight.bytes),
-                },
-                waiting: Waiting::start(&self.model),
+        let Self { model, shared, claim, place } = &mut self;
+        let jobs = |forecast: Forecast| {
+            let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1);
+            let job = |(input, charge): (Input, Duration)| {
+                let (sender, receiver) = oneshot::channel();
+                replies.push(Reply { receiver });
+                let bytes = input.n_bytes();
+                Job {
+                    matter: Matter::Input { bucket: task.bucket(bytes), input },
+                    caller: Caller {
+                        arrived: claim.arrived,
+                        queued,
+                        deadline: claim.deadline,
+                        predicted,
+                        reply: sender,
+                        span: span.clone(),
+                        place: place.split_off(bytes),
+                    },
+                    waiting: Waiting::start(model),
+                    terms: Terms { class: claim.class, balance: claim.balance, bytes, charge },
+                }
             };
-            jobs.push((weight.bucket, job));
+            inputs.into_iter().zip(charges).map(job).collect()
+        };
+        match shared.push(model.lane(), ask, claim.class, jobs) {
+            Ok(()) => Ok(replies),
+            Err(NotQueued::Closed) => {
+                let reason = "the server is stopping".into();
+                Err(Error::Unavailable { reason, retry_after: RETRY_LOADING })
+            }
+            Err(NotQueued::Late(forecast)) => Err(too_late(model, shared, claim, largest, forecast)),
         }
-        if self.shared.push(self.model.lane(), jobs).is_err() {
-            let reason = "the server is stopping".into();
-            return Err(Error::Unavailable { reason, retry_after: RETRY_LOADING });
-        }
-        Ok(replies)
     }
+
+    /// How long an answer would take, whatever the request.
+    fn backlog(&self) -> Duration {
+        let due = self.claim.arrived + self.claim.deadline;
+        let ask = Ask { due, whole: Duration::ZERO, longest: Duration::ZERO };
+        self.shared.forecast(ask, self.claim.class).finish
+    }
+}
+
+/// CPU time that an input of so many bytes is likely to take.
+fn charge(model: &Model, bytes: usize) -> Duration {
+    model.task().map_or(Duration::ZERO, |task| model.row_cost(task.bucket(bytes).number(), bytes))
+}
+
+/// Refuses a request that would be late, or would make others late.
+fn too_late(model: &Arc<Model>, shared: &Shared, claim: &Claim, bytes: usize, forecast: Forecast) -> Error {
+    if let Some(task) = model.task() {
+        shared.measure_again(model, task.bucket(bytes).number());
+    }
+    let (finish, deadline) = (forecast.finish.as_secs_f64() * 1e3, claim.deadline.as_millis());
+    let left = claim.deadline.saturating_sub(claim.arrived.elapsed());
+    let reason = if forecast.finish > left {
+        format!("the answer is predicted in {finish:.1} ms, after the deadline of {deadline} ms")
+    } else {
+        format!(
+            "the answer is predicted in {finish:.1} ms; with a deadline of {deadline} ms that is too close to \
+             promise, or would break what was promised to others"
+        )
+    };
+    // What is too much now is done by then, where no more comes.
+    Error::Overloaded { reason: reason.into(), retry_after: forecast.excess, forecast: forecast.finish }
 }
 
 fn queue_full(full: Full, forecast: Duration) -> Error {
@@ -131,7 +177,7 @@ fn queue_full(full: Full, forecast: Duration) -> Error {
         Full::Rows => "the queue is full: no more inputs can wait",
         Full::Bytes => "the queue is full: no more bytes of input can wait",
     };
-    Error::Overloaded { reason: reason.into(), retry_after: forecast }
+    Error::Overloaded { reason: reason.into(), retry_after: forecast, forecast }
 }
 
 /// The answer to come. Dropping it cancels the job before any core works for it.

@@ -1,5 +1,7 @@
 //! The pool against an engine that a test can hold and release. No test sleeps.
 
+mod scheduling;
+
 use std::{
     sync::{Condvar, Mutex},
     time::{Duration, Instant},
@@ -8,7 +10,8 @@ use std::{
 use super::*;
 use crate::{
     engine::{Dim, EngineError, Port, Session, Signature},
-    task::{Frame, Input, Prepared, Ranked, Scored, Truncated, Weight},
+    manifest::Balance,
+    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Truncated},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -27,8 +30,10 @@ struct GateState {
 }
 
 impl Gate {
-    fn hold(&self) {
+    /// Stops runs at the gate, at the latest until what it answers is dropped: a test that fails ends.
+    fn hold(self: &Arc<Self>) -> Held {
         self.state.lock().unwrap().held = true;
+        Held(Arc::clone(self))
     }
 
     fn release(&self) {
@@ -59,13 +64,24 @@ impl Gate {
     }
 }
 
+struct Held(Arc<Gate>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 /// Rows with this value make a run panic.
 const PANIC: f32 = 666.0;
 /// Rows with this value make a run fail.
 const FAIL: f32 = -13.0;
 
-/// Runs of one warm-up: one row twice, then a full batch twice while the worker is idle.
-const WARM_UP_RUNS: usize = 4;
+/// Runs of one warm-up: four for each of two shapes in runs of 1, 2, 4 and 8 rows.
+const WARM_UP_RUNS: usize = 32;
+
+/// What a run costs however many rows it has, so that rows gain by sharing one.
+const RUN: Duration = Duration::from_micros(300);
 
 struct Doubler {
     gate: Arc<Gate>,
@@ -88,6 +104,10 @@ struct DoublerSession {
 
 impl Session for DoublerSession {
     fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError> {
+        let started = Instant::now();
+        while started.elapsed() < RUN {
+            std::hint::spin_loop();
+        }
         let rows = batch[0].as_f32().unwrap();
         self.gate.enter(rows);
         assert!(!rows.contains(&PANIC), "a value that the network cannot bear");
@@ -111,8 +131,8 @@ impl Task for Numbers {
         &[]
     }
 
-    fn weigh(&self, input: &Input) -> Weight {
-        Weight { bytes: input.n_bytes(), bucket: 0 }
+    fn bucket(&self, _: usize) -> Bucket {
+        Bucket::Likely(1)
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
@@ -120,8 +140,9 @@ impl Task for Numbers {
         assert_ne!(text, "panic", "an input that the task cannot bear");
         let values: Result<Vec<f32>, _> = text.split(',').map(str::parse).collect();
         let values = values.map_err(|_| Error::invalid("not a number"))?;
-        let row = Tensor::new(vec![values.len()], Data::F32(values)).unwrap();
-        Ok(Prepared { row: vec![row], frame: Frame::Text { tokens: 1, truncated: Truncated::No } })
+        let bucket = values.len();
+        let row = Tensor::new(vec![bucket], Data::F32(values)).unwrap();
+        Ok(Prepared { row: vec![row], bucket, frame: Frame::Text { tokens: 1, truncated: Truncated::No } })
     }
 
     fn answer(&self, outputs: Tensors, _: &Frame) -> Result<Answer, Error> {
@@ -130,8 +151,9 @@ impl Task for Numbers {
         Ok(Answer::Text { tokens: 1, truncated: Truncated::No, scores })
     }
 
-    fn samples(&self) -> Vec<Tensors> {
-        vec![vec![Tensor::new(vec![1], Data::F32(vec![0.0])).unwrap()]]
+    fn samples(&self) -> Vec<Sample> {
+        let zeros = |n| vec![Tensor::new(vec![n], Data::F32(vec![0.0; n])).unwrap()];
+        [1, 2].map(|bucket| Sample { bucket, row: zeros(bucket) }).into()
     }
 }
 
@@ -148,12 +170,12 @@ fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
         version: Version(1),
         description: String::new(),
         licence: String::new(),
-        max_rows: 8,
+        batch: BatchSpec { max_rows: 8, ..BatchSpec::default() },
         load: Box::new(|| Ok(Loaded { engine: Arc::new(engine), task: Arc::new(Numbers) })),
     }
 }
 
-const ROOM: PoolOptions = PoolOptions { workers: 1, queue_rows: 64, queue_bytes: 4096 };
+const ROOM: PoolOptions = PoolOptions { workers: 1, queue_rows: 64, queue_bytes: 4096, rule: Rule::Measured };
 
 /// A pool of one worker and one model, warm, with its gate.
 async fn pool(options: PoolOptions) -> (ModelPool, Arc<Gate>) {
@@ -168,7 +190,8 @@ async fn pool(options: PoolOptions) -> (ModelPool, Arc<Gate>) {
 }
 
 fn claim(deadline: Duration) -> Claim {
-    Claim { arrived: Instant::now(), deadline, bytes: 0 }
+    let (class, balance) = (Class::Interactive, Balance::Fast);
+    Claim { arrived: Instant::now(), deadline, bytes: 0, class, balance }
 }
 
 fn reserve(pool: &ModelPool) -> Result<Slot, Error> {
@@ -196,7 +219,7 @@ async fn each_caller_gets_the_answer_to_their_own_input() {
 #[tokio::test]
 async fn what_waits_behind_a_run_shares_the_next_one() {
     let (pool, gate) = pool(ROOM).await;
-    gate.hold();
+    let _held = gate.hold();
     let first = submit(&pool, "1");
     gate.wait_for(1);
     let others: Vec<Reply> = (2..=9).map(|i| submit(&pool, &i.to_string())).collect();
@@ -249,7 +272,7 @@ async fn an_input_that_cannot_be_prepared_is_answered_and_never_run() {
 #[tokio::test]
 async fn a_caller_who_has_gone_costs_no_core_and_no_room() {
     let (pool, gate) = pool(PoolOptions { queue_rows: 2, ..ROOM }).await;
-    gate.hold();
+    let _held = gate.hold();
     let first = submit(&pool, "1");
     gate.wait_for(1);
     drop(submit(&pool, "2"));
@@ -306,7 +329,7 @@ async fn one_model_cannot_take_all_the_room() {
 #[tokio::test]
 async fn what_is_queued_when_the_pool_closes_is_answered() {
     let (pool, gate) = pool(ROOM).await;
-    gate.hold();
+    let _held = gate.hold();
     let first = submit(&pool, "1");
     gate.wait_for(1);
     let queued = submit(&pool, "2");
@@ -322,7 +345,7 @@ async fn what_is_queued_when_the_pool_closes_is_answered() {
 #[tokio::test]
 async fn a_deadline_that_passed_in_the_queue_is_answered_and_never_run() {
     let (pool, gate) = pool(ROOM).await;
-    gate.hold();
+    let _held = gate.hold();
     let first = submit(&pool, "1");
     gate.wait_for(1);
     let arrived = Instant::now();
@@ -342,15 +365,15 @@ async fn an_answer_that_would_come_too_late_is_refused_at_once() {
     let (pool, _gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.learn(1, Duration::from_secs(2));
+        model.learn(1, 1, Duration::from_secs(2));
     }
-    let Err(Error::Overloaded { reason, retry_after }) = pool.reserve(model, claim(Duration::from_secs(1)))
+    let Err(Error::Overloaded { reason, forecast, .. }) = pool.reserve(model, claim(Duration::from_secs(1)))
     else {
         panic!("admitted")
     };
     assert!(reason.starts_with("the answer is predicted in "), "{reason}");
     assert!(reason.ends_with(" ms, after the deadline of 1000 ms"), "{reason}");
-    assert!((1.9..=2.0).contains(&retry_after.as_secs_f64()), "{retry_after:?}");
+    assert!((1.9..=2.1).contains(&forecast.as_secs_f64()), "{forecast:?}");
     assert!(pool.reserve(model, claim(Duration::from_secs(3))).is_ok());
 }
 
@@ -366,7 +389,7 @@ async fn the_earliest_deadline_runs_first_across_models() {
     };
     let warm = 2 * WARM_UP_RUNS;
     gate.wait_for(warm);
-    gate.hold();
+    let _held = gate.hold();
     let first = submit(0, "1", 60);
     gate.wait_for(warm + 1);
     let replies = [first, submit(0, "2", 50), submit(1, "3", 40), submit(0, "4", 30)];

@@ -1,7 +1,8 @@
 //! The worker threads: the only place where threads start, and where everything that costs CPU
 //! runs.
 //!
-//! Invariant: a worker outlives whatever it runs. It leaves only when the queue is closed and empty.
+//! Invariant: a worker outlives whatever it runs. It leaves only when the queue is closed and empty, or
+//! when there are to be fewer workers.
 
 use std::{
     io,
@@ -10,67 +11,84 @@ use std::{
 };
 
 use crate::pool::{
-    LoadModel, batch,
-    model::{Model, State},
-    queue::{Chore, Errand},
+    batch,
+    model::State,
+    queue::{Chore, Done, Errand},
     sessions::Sessions,
     shared::Shared,
+    warm_up,
 };
 
-/// Starts the workers.
-pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
-    let start = |index: usize| {
-        let shared = Arc::clone(shared);
-        Builder::new().name(format!("lepton-worker-{index}")).spawn(move || work(&shared))
-    };
-    (0..shared.workers()).map(start).collect()
+/// How much less the workers are to be scheduled than the threads that move bytes, so that these answer
+/// `/healthz` and refuse what cannot be done while every core is busy. Five steps are about a third of
+/// the weight (sched(7)).
+const NICENESS: i32 = 5;
+
+/// Worker threads, each with its number.
+#[derive(Default)]
+pub(super) struct Workers {
+    threads: Vec<(usize, JoinHandle<()>)>,
 }
 
-fn work(shared: &Shared) {
+impl Workers {
+    /// Starts those of the workers 0 to `n` that do not run.
+    pub(super) fn fill(&mut self, n: usize, shared: &Arc<Shared>) -> io::Result<()> {
+        // Those that have left make room for others of their number.
+        self.threads.retain(|(_, thread)| !thread.is_finished());
+        for worker in 0..n {
+            if self.threads.iter().any(|(other, _)| *other == worker) {
+                continue;
+            }
+            let shared = Arc::clone(shared);
+            let builder = Builder::new().name(format!("lepton-worker-{worker}"));
+            self.threads.push((worker, builder.spawn(move || work(worker, &shared))?));
+        }
+        Ok(())
+    }
+
+    /// Waits for every worker to leave.
+    pub(super) fn join(&mut self) {
+        for (_, thread) in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked outside of any batch");
+            }
+        }
+    }
+}
+
+fn work(worker: usize, shared: &Shared) {
+    step_back();
     let mut sessions = Sessions::new(shared.models().len());
-    while let Some(errand) = shared.next() {
+    let mut done = Done::Nothing;
+    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing)) {
         match errand {
-            Errand::Batch(batch) => batch::run(batch, &mut sessions),
+            Errand::Run(batch) => done = Done::Ran(batch::run(batch, &mut sessions)),
+            Errand::Sort(batch) => done = batch::sort(batch),
             Errand::Chore(Chore::Load { model, load }) => {
-                let state = match load_model(shared, &model, load, &mut sessions) {
+                let state = match warm_up::load(shared, &model, load, &mut sessions) {
                     Ok(()) => State::Ready,
                     Err(reason) => State::Failed(reason),
                 };
                 model.set_state_unless_stopping(state);
                 shared.announce();
             }
-            Errand::Chore(Chore::WarmUp { model, sample, rows }) => {
-                let Some(loaded) = model.loaded() else { continue };
-                if let Err(reason) = batch::warm_up(&model, loaded, &sample, rows, &mut sessions) {
+            Errand::Chore(Chore::Measure { model, sample, rows }) => {
+                if let Err(reason) = warm_up::run(&model, sample, rows, &mut sessions) {
                     tracing::error!(model = %model.name(), reason, "a warm-up run failed");
                 }
             }
-            Errand::Rest | Errand::Leave => {}
+            Errand::Rest(_) | Errand::Leave => {}
         }
     }
 }
 
-/// Loads a model and answers its first sample; the others, and full batches, wait for idle time.
-fn load_model(
-    shared: &Shared,
-    model: &Arc<Model>,
-    load: LoadModel,
-    sessions: &mut Sessions,
-) -> Result<(), String> {
-    let loaded = batch::guarded(load).map_err(|panic| format!("loading panicked: {panic}"))??;
-    let loaded = model.set_loaded(loaded);
-    let samples = batch::guarded(|| loaded.task.samples())
-        .map_err(|panic| format!("making samples panicked: {panic}"))?;
-    let samples: Vec<_> = samples.into_iter().map(Arc::new).collect();
-    if let Some(first) = samples.first() {
-        batch::warm_up(model, loaded, first, 1, sessions)?;
+/// Lets the threads that move bytes go first.
+fn step_back() {
+    let thread = rustix::thread::gettid();
+    // On Linux a thread has a niceness of its own, and anybody may raise it.
+    let raised = rustix::process::getpriority_process(Some(thread))
+        .and_then(|niceness| rustix::process::setpriority_process(Some(thread), niceness + NICENESS));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "a worker could not step back behind the threads that move bytes");
     }
-    let full = Some(model.max_rows()).filter(|rows| *rows > 1);
-    shared.push_idle(samples.into_iter().enumerate().flat_map(|(position, sample)| {
-        let one = Some(1).filter(|_| position > 0);
-        let warm_up =
-            move |rows| Chore::WarmUp { model: Arc::clone(model), sample: Arc::clone(&sample), rows };
-        one.into_iter().chain(full).map(warm_up)
-    }));
-    Ok(())
 }

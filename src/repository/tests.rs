@@ -37,7 +37,7 @@ fn models_are_declared_by_name_with_what_their_manifest_says() {
         ("notes/ideas.txt", ""),
     ])
     .unwrap();
-    let found: Vec<_> = declared.iter().map(|d| (d.name.as_str(), d.version.0, d.max_rows)).collect();
+    let found: Vec<_> = declared.iter().map(|d| (d.name.as_str(), d.version.0, d.batch.max_rows)).collect();
     assert_eq!(found, [("echo", 1, 4), ("tone", 10, 4)]);
     assert_eq!((declared[0].description.as_str(), declared[0].licence.as_str()), ("tone", "MIT"));
 }
@@ -48,7 +48,7 @@ fn a_folder_of_hugging_face_is_a_model_too() {
     let declared =
         scanned(&[("sst/config.json", config), ("sst/tokenizer.json", "{}"), ("sst/onnx/model.onnx", "")])
             .unwrap();
-    assert_eq!((declared[0].version.0, declared[0].max_rows), (1, 8));
+    assert_eq!((declared[0].version.0, declared[0].batch.max_rows), (1, 32));
     assert_eq!(declared[0].description, "distilbert, text classification into 2 labels");
 }
 

@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Frame, Input, Prepared, SpecError, Task, TaskOptions, Weight, base64,
+    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, base64,
     fit::{all_filled, axis, input, labels, misfit, temperature},
     scores::rank,
 };
@@ -90,6 +90,9 @@ fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<Preproc
     Ok(preprocessing)
 }
 
+/// Every picture becomes a row of the same shape.
+const BUCKET: usize = 0;
+
 impl Task for ImageClassification {
     fn kind(&self) -> &'static str {
         "image-classification"
@@ -99,8 +102,8 @@ impl Task for ImageClassification {
         &self.labels
     }
 
-    fn weigh(&self, input: &Input) -> Weight {
-        Weight { bytes: input.n_bytes(), bucket: 0 }
+    fn bucket(&self, _: usize) -> Bucket {
+        Bucket::Sure(BUCKET)
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
@@ -114,7 +117,7 @@ impl Task for ImageClassification {
         let picture = Picture::decode(&bytes, self.limits, self.preprocessing.channels())?;
         let (width, height, region) = (picture.width(), picture.height(), picture.whole());
         let row = self.row(self.preprocessing.row(&picture, region)?)?;
-        Ok(Prepared { row, frame: Frame::Image { width, height, region } })
+        Ok(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
     }
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
@@ -124,9 +127,9 @@ impl Task for ImageClassification {
         Ok(Answer::Image { width, height, region, scores: rank(&outputs, &self.labels, self.temperature)? })
     }
 
-    fn samples(&self) -> Vec<Tensors> {
+    fn samples(&self) -> Vec<Sample> {
         let n = self.preprocessing.shape().iter().product();
-        self.row(vec![0.0; n]).into_iter().collect()
+        self.row(vec![0.0; n]).into_iter().map(|row| Sample { bucket: BUCKET, row }).collect()
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
     fn a_picture_becomes_a_row_and_an_answer_about_the_whole_of_it() {
         let task = task();
         let bytes = Bytes::from(pictures::oriented_jpeg(&pictures::draw(60, 90), 6));
-        let Prepared { row, frame } = task.prepare(Input::Image(bytes)).unwrap();
+        let Prepared { row, frame, .. } = task.prepare(Input::Image(bytes)).unwrap();
         assert_eq!(row[0].shape(), [3, 24, 32]);
         let region = Rect { x: 0, y: 0, width: 90, height: 60 };
         assert_eq!(frame, Frame::Image { width: 90, height: 60, region });
@@ -217,7 +220,7 @@ mod tests {
     fn the_sample_has_the_shape_of_every_row() {
         let samples = task().samples();
         assert_eq!(samples.len(), 1);
-        assert_eq!(samples[0][0].shape(), [3, 24, 32]);
+        assert_eq!(samples[0].row[0].shape(), [3, 24, 32]);
     }
 
     #[test]

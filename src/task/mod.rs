@@ -31,9 +31,8 @@ pub trait Task: Send + Sync {
     /// The labels that answers choose from.
     fn labels(&self) -> &[Arc<str>];
 
-    /// Weighs an input without looking into it: cheap enough for an I/O thread. Inputs of one
-    /// `bucket` are likely, not certain, to prepare to rows of one shape.
-    fn weigh(&self, input: &Input) -> Weight;
+    /// Tells the shape of the row that an input of `n_bytes` bytes prepares to, without looking into it.
+    fn bucket(&self, n_bytes: usize) -> Bucket;
 
     /// Turns an input into one row: one tensor per network input, in signature order, without the
     /// batch axis.
@@ -43,7 +42,7 @@ pub trait Task: Send + Sync {
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error>;
 
     /// One row of each shape that `prepare` can make, the cheapest first: what a warm-up runs.
-    fn samples(&self) -> Vec<Tensors>;
+    fn samples(&self) -> Vec<Sample>;
 }
 
 /// What a caller brings: owned bytes, nothing decoded yet.
@@ -66,19 +65,43 @@ impl Input {
     }
 }
 
-/// What an input is likely to cost, known before any work.
+/// What is known of a row's shape before any work. Rows of one bucket have one shape and may share a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weight {
-    /// Memory that the input holds.
-    pub bytes: usize,
-    /// Inputs of one bucket are batched together; 0 where there is only one.
+pub enum Bucket {
+    /// It is this one, whatever the input.
+    Sure(usize),
+    /// It is likely this one; preparing tells.
+    Likely(usize),
+}
+
+impl Bucket {
+    /// The task's number for the shape.
+    pub fn number(self) -> usize {
+        let (Self::Sure(number) | Self::Likely(number)) = self;
+        number
+    }
+}
+
+/// A row that stands for all rows of its bucket.
+#[derive(Debug, Clone)]
+pub struct Sample {
     pub bucket: usize,
+    pub row: Tensors,
+}
+
+impl Sample {
+    /// Numbers in the row, over all inputs.
+    pub fn size(&self) -> usize {
+        self.row.iter().map(|tensor| tensor.shape().iter().product::<usize>()).sum()
+    }
 }
 
 /// One row, ready to run.
 #[derive(Debug)]
 pub struct Prepared {
     pub row: Tensors,
+    /// The task's number for the row's shape.
+    pub bucket: usize,
     pub frame: Frame,
 }
 

@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Frame, Input, Prepared, SpecError, Task, Weight,
+    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task,
     fit::{all_filled, input, labels, misfit, read, temperature},
     scores::rank,
 };
@@ -165,9 +165,8 @@ impl Task for TextClassification {
         &self.labels
     }
 
-    fn weigh(&self, input: &Input) -> Weight {
-        let bytes = input.n_bytes();
-        Weight { bytes, bucket: self.buckets.of(bytes.div_ceil(BYTES_PER_TOKEN)) }
+    fn bucket(&self, n_bytes: usize) -> Bucket {
+        Bucket::Likely(self.buckets.of(n_bytes.div_ceil(BYTES_PER_TOKEN)))
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
@@ -176,8 +175,9 @@ impl Task for TextClassification {
         };
         let Encoded { ids, truncated } = self.tokenizer.encode(&text)?;
         let tokens = ids.len();
-        let row = self.row(&ids, self.buckets.of(tokens))?;
-        Ok(Prepared { row, frame: Frame::Text { tokens, truncated } })
+        let bucket = self.buckets.of(tokens);
+        let row = self.row(&ids, bucket)?;
+        Ok(Prepared { row, bucket, frame: Frame::Text { tokens, truncated } })
     }
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
@@ -187,10 +187,13 @@ impl Task for TextClassification {
         Ok(Answer::Text { tokens, truncated, scores: rank(&outputs, &self.labels, self.temperature)? })
     }
 
-    fn samples(&self) -> Vec<Tensors> {
+    fn samples(&self) -> Vec<Sample> {
         // Full rows of id 0, which every vocabulary has.
-        let rows = self.buckets.lengths().iter().map(|length| self.row(&vec![0; *length], *length));
-        rows.flatten().collect()
+        let sample = |length: &usize| {
+            let row = self.row(&vec![0; *length], *length).ok()?;
+            Some(Sample { bucket: *length, row })
+        };
+        self.buckets.lengths().iter().filter_map(sample).collect()
     }
 }
 
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
-        let Prepared { row, frame } = task().prepare(text("very good film")).unwrap();
+        let Prepared { row, frame, .. } = task().prepare(text("very good film")).unwrap();
         assert_eq!(frame, Frame::Text { tokens: 3, truncated: Truncated::No });
         assert_eq!(row[0].data(), &Data::F32(vec![1.0, 1.0, 1.0, 0.0]));
         assert_eq!(row[1].data(), &Data::I64(vec![5, 2, 4, 99]));
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_and_the_answer_says_so() {
         let task = task();
-        let Prepared { row, frame } = task.prepare(text(&"good ".repeat(40))).unwrap();
+        let Prepared { row, frame, .. } = task.prepare(text(&"good ".repeat(40))).unwrap();
         assert_eq!(row[1].shape(), [7]);
         let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 0.5 * 3f32.ln()])).unwrap();
         let Answer::Text { tokens: 7, truncated: Truncated::Yes, scores } =
@@ -286,20 +289,19 @@ mod tests {
     #[test]
     fn there_is_a_sample_of_every_shape_the_shortest_first() {
         let task = task();
-        let shapes: Vec<usize> = task.samples().iter().map(|row| row[0].shape()[0]).collect();
+        let shapes: Vec<usize> = task.samples().iter().map(|sample| sample.row[0].shape()[0]).collect();
         assert_eq!(shapes, [1, 2, 4, 6, 7]);
         for n_words in 1..20 {
-            let row = task.prepare(text(&"good ".repeat(n_words))).unwrap().row;
-            assert!(shapes.contains(&row[0].shape()[0]));
+            let Prepared { row, bucket, .. } = task.prepare(text(&"good ".repeat(n_words))).unwrap();
+            assert!(shapes.contains(&bucket));
+            assert_eq!(row[0].shape(), [bucket]);
         }
     }
 
     #[test]
-    fn weighing_guesses_the_bucket_from_the_bytes() {
-        let weight = task().weigh(&text("very good film"));
-        assert_eq!(weight, Weight { bytes: 14, bucket: 4 });
-        assert_eq!(task().weigh(&text("")).bucket, 1);
-        assert_eq!(task().weigh(&text(&"x".repeat(9999))).bucket, 7);
+    fn the_bucket_is_guessed_from_the_bytes() {
+        let guess = |bytes| task().bucket(bytes);
+        assert_eq!([guess(0), guess(14), guess(9999)], [1, 4, 7].map(Bucket::Likely));
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn a_text_is_answered_with_its_price() {
     assert_eq!(response.header("x-request-id"), Some("my-request.7"));
     let timing = response.header("server-timing").expect("a price").to_owned();
     let figures: String = timing.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
-    insta::assert_snapshot!(figures, @r#"queue;dur=, prepare;dur=, infer;dur=, answer;dur=, total;dur=, cpu;dur=, batch;desc="""#);
+    insta::assert_snapshot!(figures, @r#"queue;dur=, prepare;dur=, infer;dur=, answer;dur=, total;dur=, cpu;dur=, batch;desc="", class;desc="interactive", balance;desc="fast""#);
     let answer = ok(response);
     insta::assert_snapshot!(form(&answer), @"{model: string, results: [{label: string, score: number, scores: [{label: string, score: number}; 2], tokens: number, truncated: false}; 1], version: number}");
     assert_eq!(answer["results"][0]["label"], "positive");

@@ -1,0 +1,109 @@
+//! One input on its way to an answer, and who waits for it.
+//!
+//! Invariant: a job ends in exactly one answer, or in nobody who would read it.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    error::Error,
+    manifest::Balance,
+    pool::{Answered, meter::Spent, model::Waiting, place::Place, policy::Class},
+    task::{Bucket, Frame, Input},
+    tensor::Tensors,
+};
+
+/// One input on its way to a worker.
+pub(super) struct Job {
+    pub(super) matter: Matter,
+    pub(super) caller: Caller,
+    /// Counts the row as waiting until a worker runs it or its caller has gone.
+    pub(super) waiting: Waiting,
+    pub(super) terms: Terms,
+}
+
+/// What is to be run.
+pub(super) enum Matter {
+    /// As it came.
+    Input { input: Input, bucket: Bucket },
+    /// Ready to run.
+    Row(Row),
+}
+
+/// An input that was prepared, ready to run.
+pub(super) struct Row {
+    pub(super) tensors: Tensors,
+    /// The task's number for the row's shape.
+    pub(super) bucket: usize,
+    pub(super) frame: Frame,
+    pub(super) prepare: Spent,
+}
+
+/// On which terms a job was accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) class: Class,
+    pub(super) balance: Balance,
+    /// Bytes of the input.
+    pub(super) bytes: usize,
+    /// CPU time that it is expected to take alone: what the queue's demand holds for it.
+    pub(super) charge: Duration,
+}
+
+/// Who waits for an answer, and since when.
+pub(super) struct Caller {
+    pub(super) arrived: Instant,
+    pub(super) queued: Instant,
+    pub(super) deadline: Duration,
+    /// How long after `queued` the answer was predicted, where the whole request is this row.
+    pub(super) predicted: Option<Duration>,
+    pub(super) reply: oneshot::Sender<Result<Answered, Error>>,
+    /// The caller's span, so that what a worker logs names the request.
+    pub(super) span: tracing::Span,
+    /// Room in the queue, held until the answer is sent.
+    pub(super) place: Place,
+}
+
+impl Job {
+    /// When the answer is due.
+    pub(super) fn due(&self) -> Instant {
+        self.caller.due()
+    }
+
+    /// Says whether half of the time that the caller gave is over.
+    pub(super) fn is_aged(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.caller.arrived) >= self.caller.deadline / 2
+    }
+
+    /// Ends a job whose caller has gone, or whose deadline has passed: tells who still listens.
+    pub(super) fn end(self) {
+        let late = self.caller.due() <= Instant::now();
+        if late {
+            self.waiting.model().metrics().promise_broken();
+        }
+        if !self.caller.is_gone() {
+            let deadline = self.caller.deadline;
+            self.caller.answer(Err(Error::DeadlineExceeded { deadline }));
+        }
+    }
+}
+
+impl Caller {
+    /// When the answer is due.
+    pub(super) fn due(&self) -> Instant {
+        self.arrived + self.deadline
+    }
+
+    /// Says whether the caller has gone.
+    pub(super) fn is_gone(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Gives the room back and sends the answer; a caller who has gone does not want it.
+    pub(super) fn answer(self, answer: Result<Answered, Error>) {
+        // Room first: whoever has an answer finds the place free for the next request.
+        drop(self.place);
+        let _gone = self.reply.send(answer);
+    }
+}

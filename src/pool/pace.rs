@@ -1,0 +1,137 @@
+//! How the machine keeps up with what the cost tables say: a noisy neighbour, a throttled quota, a queue
+//! that runs in batches.
+//!
+//! Invariant: plain numbers and a clock that is handed in. What was learnt long ago fades, so that one
+//! bad minute does not refuse callers for ever.
+
+use std::time::{Duration, Instant};
+
+/// Weight of the newest sample. Two dozen runs forget what was.
+const NEWEST: f64 = 0.12;
+
+/// No single run counts as more than this many times what was expected, nor as less than its inverse.
+const STRANGEST: f64 = 8.0;
+
+/// While nothing runs, what was learnt loses half its weight in this time.
+const HALF_LIFE: Duration = Duration::from_secs(2);
+
+/// Deviations of the forecast that a promise leaves room for. Errors fall off about exponentially: 4 mean
+/// deviations leave 1 in 100.
+const DEVIATIONS: f64 = 4.0;
+
+/// A forecast is never trusted to be closer than this share of itself.
+const CLOSEST: f64 = 0.02;
+
+/// Wall time against the tables, as seen lately.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Wall seconds of a batch for each CPU second that the table expects of it.
+    stretch: f64,
+    /// Wall seconds of a batch for each second that its rows were charged with as they queued: less than
+    /// `stretch` where rows share runs.
+    drain: f64,
+    /// Mean of what a row took over what was predicted.
+    ratio: f64,
+    /// Mean deviation of the same from its mean.
+    deviation: f64,
+    learnt: Option<Instant>,
+}
+
+impl Pace {
+    /// The machine keeps up exactly, until something else is seen.
+    pub(super) fn new() -> Self {
+        Self { stretch: 1.0, drain: 1.0, ratio: 1.0, deviation: 0.1, learnt: None }
+    }
+
+    /// Takes in a batch: wall seconds that it took, CPU seconds that the table expected, and those that its
+    /// rows were charged with.
+    pub(super) fn ran(&mut self, now: Instant, wall: f64, expected: f64, charged: f64) {
+        *self = self.at(now);
+        self.learnt = Some(now);
+        blend(&mut self.stretch, wall, expected);
+        blend(&mut self.drain, wall, charged);
+    }
+
+    /// Takes in a promise: seconds that were predicted, and that it took.
+    pub(super) fn kept(&mut self, now: Instant, predicted: f64, took: f64) {
+        *self = self.at(now);
+        self.learnt = Some(now);
+        if predicted > 0.0 {
+            let ratio = (took / predicted).clamp(0.0, STRANGEST);
+            let error = (ratio - self.ratio).abs();
+            self.ratio += NEWEST * (ratio - self.ratio);
+            self.deviation += NEWEST * (error - self.deviation);
+        }
+    }
+
+    /// What is left of it at `now`.
+    pub(super) fn at(mut self, now: Instant) -> Self {
+        let Some(learnt) = self.learnt else { return self };
+        let idle = now.saturating_duration_since(learnt).as_secs_f64();
+        let kept = 0.5_f64.powf(idle / HALF_LIFE.as_secs_f64());
+        let fade = |value: &mut f64, to: f64| *value = to + (*value - to) * kept;
+        fade(&mut self.stretch, 1.0);
+        fade(&mut self.drain, 1.0);
+        fade(&mut self.ratio, 1.0);
+        fade(&mut self.deviation, 0.1);
+        self.learnt = Some(now);
+        self
+    }
+
+    /// Wall seconds for a CPU second of a batch.
+    pub(super) fn stretch(&self) -> f64 {
+        self.stretch
+    }
+
+    /// Wall seconds for a second that a row was charged with.
+    pub(super) fn drain(&self) -> f64 {
+        self.drain
+    }
+
+    /// How much longer than predicted a row may take and its promise still be kept, as a share of what
+    /// was predicted.
+    pub(super) fn margin(&self) -> f64 {
+        ((self.ratio - 1.0).max(0.0) + DEVIATIONS * self.deviation).clamp(CLOSEST, 1.0)
+    }
+}
+
+fn blend(mean: &mut f64, took: f64, expected: f64) {
+    if expected > 0.0 {
+        *mean += NEWEST * ((took / expected).clamp(1.0 / STRANGEST, STRANGEST) - *mean);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttled_machine_is_noticed_within_tens_of_batches_and_forgotten_when_idle() {
+        let (mut pace, now) = (Pace::new(), Instant::now());
+        (0..30).for_each(|_| pace.ran(now, 0.004, 0.001, 0.002));
+        assert!((3.8..=4.0).contains(&pace.stretch()), "{pace:?}");
+        assert!((1.9..=2.0).contains(&pace.drain()), "{pace:?}");
+        let later = pace.at(now + 4 * HALF_LIFE);
+        assert!((1.0..1.25).contains(&later.stretch()), "{later:?}");
+    }
+
+    #[test]
+    fn one_interrupted_batch_changes_little() {
+        let mut pace = Pace::new();
+        pace.ran(Instant::now(), 10.0, 0.001, 0.001);
+        assert!(pace.stretch() < 2.0, "{pace:?}");
+    }
+
+    #[test]
+    fn promises_leave_room_for_what_forecasts_missed() {
+        let (mut steady, mut wild, now) = (Pace::new(), Pace::new(), Instant::now());
+        for i in 0..100 {
+            steady.kept(now, 0.1, 0.1);
+            wild.kept(now, 0.1, if i % 2 == 0 { 0.08 } else { 0.12 });
+        }
+        assert!((CLOSEST..0.025).contains(&steady.margin()), "{steady:?}");
+        assert!((0.7..=1.0).contains(&wild.margin()), "{wild:?}");
+        wild.kept(now, 0.0, 1.0);
+        assert!(wild.margin() <= 1.0);
+    }
+}

@@ -1,0 +1,183 @@
+//! The policy with numbers that the tests make up.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A bucket whose runs of eight save half of what their rows would cost alone.
+fn bucket(epoch: Instant) -> BucketView {
+    BucketView {
+        queued: 1,
+        class: Class::Interactive,
+        due: epoch + 100 * MS,
+        arrived: epoch,
+        since: epoch,
+        balance: Balance::Fast,
+        gap: Duration::ZERO,
+        curve: Curve { best: 8, one: 2 * MS, full: 8 * MS },
+        max_rows: 32,
+    }
+}
+
+fn ask(rule: Rule, now: Instant, idle: usize, buckets: &[BucketView]) -> Decision {
+    decide(rule, &View { now, idle, buckets })
+}
+
+fn measured(now: Instant, buckets: &[BucketView]) -> Decision {
+    ask(Rule::Measured, now, 0, buckets)
+}
+
+#[test]
+fn idle_workers_share_a_burst_and_a_busy_pool_fills_its_batches() {
+    let epoch = Instant::now();
+    let burst = [BucketView { queued: 6, ..bucket(epoch) }];
+    assert_eq!(ask(Rule::Measured, epoch, 1, &burst), Decision::Run { bucket: 0, rows: 3 });
+    assert_eq!(ask(Rule::Measured, epoch, 0, &burst), Decision::Run { bucket: 0, rows: 6 });
+    let flood = [BucketView { queued: 500, ..bucket(epoch) }];
+    assert_eq!(measured(epoch, &flood), Decision::Run { bucket: 0, rows: 8 });
+}
+
+#[test]
+fn a_network_that_gains_nothing_runs_row_by_row() {
+    let epoch = Instant::now();
+    let curve = Curve { best: 1, one: MS, full: MS };
+    let view = [BucketView { queued: 9, curve, balance: Balance::Cheap, ..bucket(epoch) }];
+    assert_eq!(measured(epoch, &view), Decision::Run { bucket: 0, rows: 1 });
+}
+
+#[test]
+fn a_batch_shrinks_until_the_earliest_deadline_holds() {
+    let epoch = Instant::now();
+    let at = |due| measured(epoch, &[BucketView { queued: 8, due: epoch + due, ..bucket(epoch) }]);
+    assert_eq!(at(8 * MS), Decision::Run { bucket: 0, rows: 8 });
+    assert_eq!(at(5 * MS), Decision::Run { bucket: 0, rows: 4 });
+    assert_eq!(at(Duration::ZERO), Decision::Run { bucket: 0, rows: 1 });
+}
+
+#[test]
+fn batch_work_runs_from_idle_time_until_half_its_own_is_gone() {
+    let epoch = Instant::now();
+    let batch = BucketView { class: Class::Batch, due: epoch + 60 * MS, ..bucket(epoch) };
+    let both = [bucket(epoch), batch];
+    assert_eq!(measured(epoch, &both[1..]), Decision::Run { bucket: 0, rows: 1 });
+    assert_eq!(measured(epoch + 29 * MS, &both), Decision::Run { bucket: 0, rows: 1 });
+    assert_eq!(measured(epoch + 30 * MS, &both), Decision::Run { bucket: 1, rows: 1 });
+}
+
+#[test]
+fn who_pays_less_waits_for_company_that_is_expected_in_time() {
+    let epoch = Instant::now();
+    let with = |balance, gap| measured(epoch + MS, &[BucketView { balance, gap, ..bucket(epoch) }]);
+    let run = Decision::Run { bucket: 0, rows: 1 };
+    assert_eq!(with(Balance::Fast, Duration::ZERO), run);
+    assert_eq!(with(Balance::Balanced, MS / 2), Decision::Hold { until: epoch + 2 * MS });
+    assert_eq!(with(Balance::Balanced, 2 * MS), run, "nobody would come");
+    assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Hold { until: epoch + 25 * MS });
+    let full = BucketView { queued: 8, balance: Balance::Cheap, ..bucket(epoch) };
+    assert_eq!(measured(epoch, &[full]), Decision::Run { bucket: 0, rows: 8 });
+    let urgent = BucketView { due: epoch + 16 * MS, balance: Balance::Cheap, ..bucket(epoch) };
+    assert_eq!(measured(epoch, &[urgent]), run, "a full run would not fit twice");
+}
+
+#[test]
+fn nobody_waits_behind_those_who_are_held() {
+    let epoch = Instant::now();
+    let held = BucketView { balance: Balance::Cheap, due: epoch + 90 * MS, ..bucket(epoch) };
+    let batch = BucketView { class: Class::Batch, ..bucket(epoch) };
+    assert_eq!(measured(epoch, &[held, bucket(epoch)]), Decision::Run { bucket: 1, rows: 1 });
+    assert_eq!(measured(epoch, &[held, batch]), Decision::Run { bucket: 1, rows: 1 });
+}
+
+#[test]
+fn the_rules_of_others_do_what_they_say() {
+    let epoch = Instant::now();
+    let some = [BucketView { queued: 40, ..bucket(epoch) }];
+    assert_eq!(ask(Rule::Single, epoch, 0, &some), Decision::Run { bucket: 0, rows: 1 });
+    assert_eq!(ask(Rule::Drain, epoch, 3, &some), Decision::Run { bucket: 0, rows: 32 });
+    let window = Rule::Window { rows: 16, wait: 5 * MS };
+    assert_eq!(ask(window, epoch, 0, &some), Decision::Run { bucket: 0, rows: 16 });
+    let few = [BucketView { queued: 3, ..bucket(epoch) }];
+    assert_eq!(ask(window, epoch, 0, &few), Decision::Hold { until: epoch + 5 * MS });
+    assert_eq!(ask(window, epoch + 5 * MS, 0, &few), Decision::Run { bucket: 0, rows: 3 });
+}
+
+fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
+    let times = (0u64..200, 1u64..300, 0u64..50);
+    let kinds = (prop::sample::select(&Class::ALL), prop::sample::select(&Balance::ALL));
+    let runs = (1usize..33, 1usize..40, 1u64..20, 1u64..60);
+    let one = (0usize..100, times, kinds, runs).prop_map(move |(queued, times, kinds, runs)| {
+        let (age, left, gap) = times;
+        let (best, max_rows, one, full) = runs;
+        let arrived = epoch + MS * (200 - age) as u32;
+        BucketView {
+            queued,
+            class: kinds.0,
+            due: epoch + MS * (150 + left) as u32,
+            arrived,
+            since: arrived + MS * (age / 2) as u32,
+            balance: kinds.1,
+            gap: MS * gap as u32,
+            curve: Curve { best: best.min(max_rows), one: MS * one as u32, full: MS * (one + full) as u32 },
+            max_rows,
+        }
+    });
+    prop::collection::vec(one, 0..8)
+}
+
+proptest! {
+    #[test]
+    fn under_fast_no_worker_rests_or_waits_while_there_is_work(mut view in buckets(Instant::now()), idle in 0usize..9) {
+        view.iter_mut().for_each(|bucket| bucket.balance = Balance::Fast);
+        let now = view.first().map_or_else(Instant::now, |bucket| bucket.since);
+        let work = view.iter().any(|bucket| bucket.queued > 0);
+        let decision = ask(Rule::Measured, now, idle, &view);
+        prop_assert_eq!(matches!(decision, Decision::Run { .. }), work);
+        prop_assert_eq!(decision == Decision::Rest, !work);
+    }
+
+    #[test]
+    fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, idle in 0usize..9, view in buckets(Instant::now())) {
+        for rule in [Rule::Measured, Rule::Single, Rule::Drain, Rule::Window { rows: 16, wait: 5 * MS }] {
+            if let Decision::Run { bucket, rows } = ask(rule, epoch + MS * later, idle, &view) {
+                prop_assert!(rows >= 1);
+                prop_assert!(rows <= view[bucket].max_rows);
+                prop_assert!(rows <= view[bucket].queued);
+                if rule == Rule::Measured {
+                    prop_assert!(rows <= view[bucket].curve.best.max(1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_deadline_order_is_inverted_within_a_class(epoch in Just(Instant::now()), later in 0u32..400, view in buckets(Instant::now())) {
+        let now = epoch + MS * later;
+        if let Decision::Run { bucket, .. } = measured(now, &view) {
+            let class = class_of(&view[bucket], now);
+            let others = view.iter().filter(|other| other.queued > 0 && class_of(other, now) == class);
+            for other in others.filter(|other| other.due < view[bucket].due) {
+                prop_assert!(hold(Rule::Measured, other, now).is_some(), "only who agreed to wait is passed");
+            }
+            let first_class = |other: &BucketView| class_of(other, now) == Class::Interactive;
+            let ready = |other: &BucketView| other.queued > 0 && hold(Rule::Measured, other, now).is_none();
+            if class == Class::Batch {
+                prop_assert!(!view.iter().any(|other| first_class(other) && ready(other)));
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_held_beyond_what_they_agreed_to(epoch in Just(Instant::now()), later in 0u32..400, view in buckets(Instant::now())) {
+        let now = epoch + MS * later;
+        if let Decision::Hold { until } = measured(now, &view) {
+            prop_assert!(until > now);
+            for bucket in view.iter().filter(|bucket| bucket.queued > 0) {
+                prop_assert!(bucket.balance != Balance::Fast);
+                let whole = bucket.due.saturating_duration_since(bucket.since);
+                prop_assert!(until <= bucket.since + (whole / 4).max(bucket.curve.one));
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Who goes first, who waits for company, what is promised, and how many work.
+
+use super::*;
+use crate::manifest::Balance;
+
+/// Asks the pool's model on these terms.
+fn ask(pool: &ModelPool, text: &str, terms: Claim) -> Result<Reply, Error> {
+    let slot = pool.reserve(&pool.models()[0], terms)?;
+    Ok(slot.submit(vec![Input::Text(text.to_owned())])?.remove(0))
+}
+
+fn minute() -> Claim {
+    claim(Duration::from_secs(60))
+}
+
+#[tokio::test]
+async fn batch_work_waits_while_others_do() {
+    let (pool, gate) = pool(ROOM).await;
+    let _held = gate.hold();
+    let first = ask(&pool, "1", minute()).unwrap();
+    gate.wait_for(1);
+    let batch = ask(&pool, "2", Claim { class: Class::Batch, ..claim(Duration::from_secs(50)) }).unwrap();
+    let late = ask(&pool, "3", minute()).unwrap();
+    gate.release();
+    for reply in [first, batch, late] {
+        reply.await.unwrap();
+    }
+    assert_eq!(gate.runs(), [vec![1.0], vec![3.0], vec![2.0]]);
+}
+
+#[tokio::test]
+async fn who_agreed_to_wait_is_joined_by_who_comes_next() {
+    let (pool, gate) = pool(ROOM).await;
+    let cheap = Claim { balance: Balance::Cheap, ..minute() };
+    // Rows come fast enough for company to be expected.
+    for _ in 0..40 {
+        ask(&pool, "0", claim(Duration::from_secs(60))).unwrap().await.unwrap();
+    }
+    let alone = gate.runs().len();
+    let replies: Vec<Reply> = (1..=8).map(|i| ask(&pool, &i.to_string(), cheap).unwrap()).collect();
+    for reply in replies {
+        assert_eq!(reply.await.unwrap().cost.batch, 8, "a full batch waits no longer");
+    }
+    assert_eq!(gate.runs().len(), alone + 1);
+}
+
+#[tokio::test]
+async fn a_fast_row_ends_the_wait_of_those_before_it() {
+    let (pool, gate) = pool(ROOM).await;
+    let _held = gate.hold();
+    let busy = ask(&pool, "1", minute()).unwrap();
+    gate.wait_for(1);
+    let cheap = ask(&pool, "2", Claim { balance: Balance::Cheap, ..minute() }).unwrap();
+    let fast = ask(&pool, "3", minute()).unwrap();
+    gate.release();
+    busy.await.unwrap();
+    assert_eq!((cheap.await.unwrap().cost.batch, fast.await.unwrap().cost.batch), (2, 2));
+}
+
+#[tokio::test]
+async fn what_would_break_a_promise_to_others_is_refused() {
+    let (pool, gate) = pool(ROOM).await;
+    let model = &pool.models()[0];
+    for _ in 0..100 {
+        model.learn(1, 1, Duration::from_secs(2));
+    }
+    let _held = gate.hold();
+    let running = ask(&pool, "1", minute()).unwrap();
+    gate.wait_for(1);
+    let promised: Vec<Reply> =
+        (0..4).map(|_| ask(&pool, "2", claim(Duration::from_secs(15))).unwrap()).collect();
+    let hurried = ask(&pool, "3", claim(Duration::from_secs(14)));
+    let Err(Error::Overloaded { reason, forecast, .. }) = hurried else { panic!("a promise was broken") };
+    assert!(reason.contains("promised to others"), "{reason}");
+    assert!(forecast < Duration::from_secs(14), "{forecast:?}");
+    assert!(ask(&pool, "4", minute()).is_ok(), "who has time is welcome");
+    gate.release();
+    for reply in promised.into_iter().chain([running]) {
+        assert!(reply.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn promises_are_counted_as_they_are_kept_or_broken() {
+    let gate = Arc::new(Gate::default());
+    let metrics = Metrics::new();
+    let pool = ModelPool::start(&ROOM, vec![declare("double", &gate)], &metrics).unwrap();
+    pool.ready().await.unwrap();
+    gate.wait_for(WARM_UP_RUNS);
+    ask(&pool, "1", minute()).unwrap().await.unwrap();
+    let _held = gate.hold();
+    let busy = ask(&pool, "2", minute()).unwrap();
+    gate.wait_for(WARM_UP_RUNS + 2);
+    let arrived = Instant::now();
+    let late = ask(&pool, "3", claim(Duration::from_millis(20))).unwrap();
+    let left = ask(&pool, "4", claim(Duration::from_secs(60))).unwrap();
+    drop(left);
+    while arrived.elapsed() <= Duration::from_millis(20) {
+        std::hint::spin_loop();
+    }
+    gate.release();
+    busy.await.unwrap();
+    assert!(matches!(late.await, Err(Error::DeadlineExceeded { .. })));
+    let text = metrics.encode();
+    let count = |outcome: &str| {
+        let series = format!("lepton_promises_total{{model=\"double\",outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((count("kept"), count("broken")), (2, 1), "who left of their own is not counted");
+    assert!(text.contains("lepton_forecast_ratio_count{model=\"double\"} 2"), "{text}");
+}
+
+#[tokio::test]
+async fn workers_come_and_go_while_requests_are_answered() {
+    let (pool, gate) = pool(ROOM).await;
+    let _held = gate.hold();
+    let alone = [ask(&pool, "1", minute()).unwrap()];
+    gate.wait_for(1);
+    pool.resize(3).unwrap();
+    assert_eq!(pool.workers(), 3);
+    let more = ["2,2", "3"].map(|text| ask(&pool, text, minute()).unwrap());
+    gate.wait_for(3);
+    pool.resize(1).unwrap();
+    let queued = [ask(&pool, "4", minute()).unwrap()];
+    gate.release();
+    for reply in alone.into_iter().chain(more).chain(queued) {
+        reply.await.unwrap();
+    }
+    pool.resize(0).unwrap();
+    assert_eq!(pool.workers(), 1, "somebody has to work");
+    pool.resize(2).unwrap();
+    let both = ["5", "6"].map(|text| ask(&pool, text, minute()).unwrap());
+    for reply in both {
+        reply.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_cost_that_is_no_longer_true_is_measured_again_once_it_keeps_callers_out() {
+    let (pool, gate) = pool(ROOM).await;
+    for _ in 0..100 {
+        pool.models()[0].learn(1, 1, Duration::from_secs(2));
+    }
+    let runs = gate.runs().len();
+    assert!(ask(&pool, "1", claim(Duration::from_millis(50))).is_err());
+    gate.wait_for(runs + 4);
+    let started = Instant::now();
+    while ask(&pool, "1", claim(Duration::from_millis(50))).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(10), "nobody looked again");
+        std::thread::yield_now();
+    }
+}

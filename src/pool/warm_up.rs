@@ -1,0 +1,127 @@
+//! Loading a model and measuring it, so that no caller pays for building a plan, and the cost table is
+//! full before it is needed.
+//!
+//! Invariant: a model is ready when its first sample was answered; everything else waits until no
+//! request does, and ends when the model's budget is spent.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    engine::Session,
+    pool::{
+        Loaded, batch,
+        cost::{Best, CostTable, Measured},
+        meter::Meter,
+        model::Model,
+        queue::Chore,
+        sessions::Sessions,
+        shared::Shared,
+    },
+    task::Sample,
+    tensor::Tensors,
+};
+
+/// CPU time that measuring one model may take, over all shapes and batch sizes: what is dearer than
+/// that is learnt from requests.
+pub(super) const BUDGET: Duration = Duration::from_secs(2);
+
+/// Runs that a measurement takes the median of, after one that is not counted.
+const RUNS: usize = 3;
+
+/// CPU time after which a measurement is content with the runs it has.
+const ENOUGH: Duration = Duration::from_millis(20);
+
+/// What a model costs, measured while it is not served.
+#[derive(Debug)]
+pub struct Survey {
+    /// By shape and rows.
+    pub measured: Vec<Measured>,
+    /// How many rows a run should take, by shape.
+    pub best: Vec<Best>,
+}
+
+/// Measures a model in the way that a server does when it starts.
+pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
+    let samples = loaded.task.samples();
+    let mut table = CostTable::new(max_rows, samples.iter().map(|sample| (sample.bucket, sample.size())));
+    let mut session = loaded.engine.open().map_err(|error| error.to_string())?;
+    let (meter, grid) = (Meter::start(), table.grid().to_vec());
+    for sample in &samples {
+        for rows in &grid {
+            let expected = Duration::from_secs_f64(table.run(sample.bucket, *rows));
+            if meter.read().cpu + expected * 2 > BUDGET {
+                break;
+            }
+            let cpu = measure(session.as_mut(), &sample.row, *rows)?;
+            table.measure(sample.bucket, *rows, cpu);
+        }
+    }
+    Ok(Survey { measured: table.measured(), best: table.bests() })
+}
+
+/// CPU time of a run of `rows` copies of `row`: the median of a few.
+fn measure(session: &mut dyn Session, row: &Tensors, rows: usize) -> Result<Duration, String> {
+    let rows = vec![row; rows];
+    // The first run may build the plan.
+    batch::infer(session, &rows)?;
+    let (whole, mut times) = (Meter::start(), Vec::with_capacity(RUNS));
+    while times.len() < RUNS && (times.is_empty() || whole.read().cpu < ENOUGH) {
+        let meter = Meter::start();
+        batch::infer(session, &rows)?;
+        times.push(meter.read().cpu);
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+/// Loads a model and answers its first sample; what else there is to measure waits for idle time.
+pub(super) fn load(
+    shared: &Shared,
+    model: &Arc<Model>,
+    load: crate::pool::LoadModel,
+    sessions: &mut Sessions,
+) -> Result<(), String> {
+    let loaded = batch::guarded(load).map_err(|panic| format!("loading panicked: {panic}"))??;
+    let loaded = model.set_loaded(loaded);
+    let samples = batch::guarded(|| loaded.task.samples())
+        .map_err(|panic| format!("making samples panicked: {panic}"))?;
+    let (samples, grid) = model.set_samples(samples);
+    if !samples.is_empty() {
+        run(model, 0, 1, sessions)?;
+    }
+    // Rows alone first, for every request needs to know what they cost; then the small batches.
+    let cells = grid.iter().flat_map(|rows| (0..samples.len()).map(|sample| (sample, *rows)));
+    shared.push_chores(cells.filter(|cell| *cell != (0, 1)).map(|(sample, rows)| Chore::Measure {
+        model: Arc::clone(model),
+        sample,
+        rows,
+    }));
+    Ok(())
+}
+
+/// Measures runs of `rows` rows like the model's sample at that position, where the budget allows it.
+pub(super) fn run(
+    model: &Arc<Model>,
+    sample: usize,
+    rows: usize,
+    sessions: &mut Sessions,
+) -> Result<(), String> {
+    let (Some(loaded), Some(sample)) = (model.loaded(), model.samples().get(sample)) else { return Ok(()) };
+    let Sample { bucket, row } = sample;
+    // A single row costs little, and nothing can be promised without knowing how much.
+    if rows > 1 && model.measuring() + model.run_cost(*bucket, rows) * 2 > BUDGET {
+        return Ok(());
+    }
+    let meter = Meter::start();
+    let session = sessions.of(model.lane(), loaded).map_err(|error| error.to_string())?;
+    let measured = batch::guarded(|| measure(session, row, rows));
+    model.add_measuring(meter.read().cpu);
+    match measured {
+        Ok(cpu) => model.measure(*bucket, rows, cpu?),
+        Err(panic) => {
+            sessions.discard(model.lane());
+            return Err(format!("the network panicked: {panic}"));
+        }
+    }
+    Ok(())
+}
