@@ -102,6 +102,10 @@ metrics! {
     http_request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(seconds);
     /// HTTP requests that are being handled.
     http_requests_in_flight: Gauge = Gauge::default();
+    /// Worker threads that there are meant to be.
+    workers: Gauge = Gauge::default();
+    /// Wall time of a batch for a second of CPU time that the cost table expects: above 1 where workers are interrupted or throttled.
+    stretch: Gauge<f64, AtomicU64> = Gauge::default();
     /// 1 when every model has answered its warm-up and no stop was asked, else 0.
     ready: Gauge = Gauge::default();
 }
@@ -200,6 +204,12 @@ impl Metrics {
     /// Says whether the process takes requests.
     pub fn set_ready(&self, readiness: Readiness) {
         self.ready.set(i64::from(readiness == Readiness::Ready));
+    }
+
+    /// Says how many workers there are, and how the machine keeps up with what rows should cost.
+    pub fn set_pace(&self, workers: usize, stretch: f64) {
+        self.workers.set(i64::try_from(workers).unwrap_or(i64::MAX));
+        self.stretch.set(stretch);
     }
 
     /// Writes everything in the Prometheus text format (OpenMetrics 1.0).

@@ -101,20 +101,26 @@ const COUNT_CORES: Duration = Duration::from_secs(2);
 /// be changed while it runs.
 async fn follow_cores(config: Config, pool: Arc<ModelPool>) {
     let Workers::Auto = config.pool.workers else { return };
+    let mut seen = pool.workers();
     loop {
         tokio::time::sleep(COUNT_CORES).await;
         let (cores, workers) = (cores::usable(), pool.workers());
+        if cores == std::mem::replace(&mut seen, cores) {
+            continue;
+        }
         // Each worker may decode a picture, and the limits were made for as many as there were.
         let fits = |n: usize| cores::memory().is_none_or(|memory| config.clone().fit(memory, n).is_empty());
         let wanted = (workers + 1..=cores).take_while(|n| fits(*n)).last().unwrap_or(workers.min(cores));
-        if wanted == workers {
-            continue;
-        }
-        match pool.resize(wanted) {
-            Ok(()) => {
-                tracing::info!(cores, from = workers, to = wanted, "the number of workers follows the cores")
-            }
-            Err(error) => tracing::error!(%error, wanted, "cannot start more workers"),
+        if let Err(error) = pool.resize(wanted) {
+            tracing::error!(%error, cores, wanted, "cannot start more workers");
+        } else if wanted < cores {
+            tracing::warn!(
+                cores,
+                workers = wanted,
+                "there are more cores than workers that the memory is enough for"
+            );
+        } else {
+            tracing::info!(from = workers, to = wanted, "the number of workers follows the cores");
         }
     }
 }

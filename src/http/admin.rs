@@ -89,6 +89,7 @@ fn not_ready<'m>(models: impl Iterator<Item = (&'m str, ModelState)>) -> Option<
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
+    state.metrics().set_pace(state.pool().workers(), state.pool().stretch());
     ([(CONTENT_TYPE, OPEN_METRICS)], state.metrics().encode())
 }
 

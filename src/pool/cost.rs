@@ -191,23 +191,48 @@ impl CostTable {
         self.shapes.get(&bucket).map_or(1, |shape| shape.best)
     }
 
-    /// Finds the best number of rows of a bucket anew.
+    /// Finds the best number of rows of a bucket anew, and of its neighbours, who gain alike.
     fn choose(&mut self, bucket: usize) {
-        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
-        let per_row: Vec<(usize, f64)> = self
-            .grid
-            .iter()
-            .zip(&shape.cells)
-            .filter_map(|(rows, cell)| cell.map(|cell| (*rows, cell.mean / *rows as f64)))
+        let near = self.neighbours(bucket);
+        for bucket in near {
+            let best = self.find_best(bucket);
+            if let Some(shape) = self.shapes.get_mut(&bucket) {
+                shape.best = best;
+            }
+        }
+    }
+
+    /// A bucket and those whose shapes are next to its own.
+    fn neighbours(&self, bucket: usize) -> Vec<usize> {
+        let below = self.shapes.range(..bucket).next_back();
+        let above = self.shapes.range(bucket..).take(2);
+        below.into_iter().chain(above).map(|(bucket, _)| *bucket).collect()
+    }
+
+    /// The smallest number of rows that has what a batch gains. What rows of a batch cost against rows alone
+    /// is the mean over the shape and its neighbours: one measurement that something disturbed decides
+    /// nothing.
+    fn find_best(&self, bucket: usize) -> usize {
+        let near = self.neighbours(bucket);
+        let own = self.shapes.get(&bucket);
+        let gains: Vec<(usize, f64)> = (0..self.grid.len())
+            .filter(|position| own.is_some_and(|shape| shape.cells[*position].is_some()))
+            .filter_map(|position| {
+                let ratio = |bucket: &usize| {
+                    let cells = &self.shapes.get(bucket)?.cells;
+                    let (one, many) = (cells[0].as_ref()?.mean, cells[position].as_ref()?.mean);
+                    (one > 0.0).then(|| many / self.grid[position] as f64 / one)
+                };
+                let ratios: Vec<f64> = near.iter().filter_map(ratio).collect();
+                let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+                (!ratios.is_empty()).then_some((self.grid[position], mean))
+            })
             .collect();
-        let least = per_row.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
-        shape.best = match per_row.first() {
-            Some((1, alone)) if least < alone * (1.0 - WORTH) => per_row
-                .iter()
-                .find(|(_, seconds)| *seconds <= least * (1.0 + ENOUGH))
-                .map_or(1, |(rows, _)| *rows),
-            _ => 1,
-        };
+        let least = gains.iter().map(|(_, ratio)| *ratio).fold(f64::INFINITY, f64::min);
+        if least >= 1.0 - WORTH {
+            return 1;
+        }
+        gains.iter().find(|(_, ratio)| *ratio <= least * (1.0 + ENOUGH)).map_or(1, |(rows, _)| *rows)
     }
 
     /// One entry per shape and number of rows that was measured.

@@ -25,7 +25,7 @@ use crate::{
 /// that is learnt from requests.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 
-/// Runs that a measurement takes the median of, after one that is not counted.
+/// Runs that a measurement takes, after one that is not counted.
 const RUNS: usize = 3;
 
 /// CPU time after which a measurement is content with the runs it has.
@@ -59,7 +59,7 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
     Ok(Survey { measured: table.measured(), best: table.bests() })
 }
 
-/// CPU time of a run of `rows` copies of `row`: the median of a few.
+/// CPU time of a run of `rows` copies of `row`: the least of a few, for what disturbs a run only adds to it.
 fn measure(session: &mut dyn Session, row: &Tensors, rows: usize) -> Result<Duration, String> {
     let rows = vec![row; rows];
     // The first run may build the plan.
@@ -70,8 +70,7 @@ fn measure(session: &mut dyn Session, row: &Tensors, rows: usize) -> Result<Dura
         batch::infer(session, &rows)?;
         times.push(meter.read().cpu);
     }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+    Ok(times.into_iter().min().unwrap_or_default())
 }
 
 /// Loads a model and answers its first sample; what else there is to measure waits for idle time.

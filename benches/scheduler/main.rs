@@ -1,0 +1,165 @@
+//! What the scheduler is worth: Lepton's rule against those of other servers, on the shipped networks.
+//!
+//! `cargo bench --bench scheduler` measures, in one process without HTTP, for each network and for one and
+//! two workers:
+//! - saturated throughput (64 callers that ask again as soon as they are answered), with rows batched as
+//!   measured, one by one, greedily, and in a window of 5 ms or 32 rows;
+//! - latency and goodput (answers within 100 ms) where requests arrive at random at 0.3, 0.7, 1, 1.5 and
+//!   2 times that throughput.
+//!
+//! Rules take turns, so that what else the machine does befalls all of them; medians of the turns are
+//! printed. All rules have Lepton's buckets of row shapes and its admission. `-- sentiment 1` measures one
+//! network with one worker, `-- saturated` the throughput alone.
+
+#![expect(clippy::print_stdout, reason = "a benchmark answers with tables")]
+
+mod closed;
+mod open;
+mod texts;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use lepton::{
+    config::Config,
+    image::ImageLimits,
+    manifest::Balance,
+    metrics::Metrics,
+    pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply, Rule},
+    repository,
+    task::{Input, TaskOptions},
+};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The rules, Lepton's first.
+const RULES: [(&str, Rule); 4] = [
+    ("measured", Rule::Measured),
+    ("one by one", Rule::Single),
+    ("greedy", Rule::Drain),
+    ("window", Rule::Window { rows: 32, wait: Duration::from_millis(5) }),
+];
+
+/// A pool under one rule, and what it is asked.
+struct Contender {
+    name: &'static str,
+    pool: ModelPool,
+    model: Arc<Model>,
+    inputs: Arc<[Input]>,
+}
+
+impl Contender {
+    fn start(name: &'static str, rule: Rule, network: &str, workers: usize) -> Result<Self, Failure> {
+        let config = Config::default();
+        let image = ImageLimits {
+            pixels: config.limits.image_pixels,
+            side: config.limits.image_side,
+            memory: config.limits.image_memory.0,
+        };
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let found = repository::scan(&models, TaskOptions { image })?;
+        let declared = found.into_iter().map(|found| found.declared);
+        let declared = declared.filter(|declared| declared.name.as_str() == network).collect();
+        // Room for the longest queue that the open loop can make before its deadlines refuse more.
+        let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30, rule };
+        let pool = ModelPool::start(&options, declared, &Metrics::new())?;
+        let model = Arc::clone(pool.model(network)?);
+        Ok(Self { name, pool, model, inputs: inputs(network) })
+    }
+
+    /// Waits until the model is measured, and not only ready.
+    async fn ready(&self) -> Result<(), Failure> {
+        self.pool.ready().await.map_err(|(name, reason)| format!("{name}: {reason}"))?;
+        let mut cells = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let now = self.model.measured().len();
+            if now == cells {
+                return Ok(());
+            }
+            cells = now;
+        }
+    }
+
+    /// Asks for one answer.
+    fn ask(
+        &self,
+        input: &Input,
+        arrived: Instant,
+        deadline: Duration,
+    ) -> Result<Reply, lepton::error::Error> {
+        let (class, balance) = (Class::Interactive, Balance::Fast);
+        let claim = Claim { arrived, deadline, bytes: input.n_bytes(), class, balance };
+        let mut replies = self.pool.reserve(&self.model, claim)?.submit(vec![input.clone()])?;
+        replies.pop().ok_or_else(|| lepton::error::Error::malformed("no reply"))
+    }
+}
+
+fn inputs(network: &str) -> Arc<[Input]> {
+    match network {
+        "face" => [Input::Image(portrait())].into(),
+        _ => {
+            // Dealt like cards, so that long and short ones come mixed.
+            let order = (0..texts::TEXTS.len()).map(|i| i * 17 % texts::TEXTS.len());
+            order.map(|i| Input::Text(texts::TEXTS[i].to_owned())).collect()
+        }
+    }
+}
+
+/// A JPEG with about the detail of a photograph, drawn by code.
+fn portrait() -> Bytes {
+    let picture = image::RgbImage::from_fn(250, 250, |x, y| {
+        let (dx, dy) = (x as f32 - 125.0, y as f32 - 120.0);
+        let face = (1.0 - (dx * dx / 6400.0 + dy * dy / 10000.0)).clamp(0.0, 1.0);
+        let grain = ((x * 37 + y * 91 + x * y * 3) % 23) as f32;
+        let tone = |base: f32, gain: f32| (base + gain * face + grain + dy * 0.2).clamp(0.0, 255.0) as u8;
+        image::Rgb([tone(60.0, 140.0), tone(70.0, 90.0), tone(80.0, 60.0)])
+    });
+    let mut jpeg = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+    if let Err(error) = encoder.encode(&picture, 250, 250, jpeg_encoder::ColorType::Rgb) {
+        unreachable!("a drawn picture encodes: {error}");
+    }
+    Bytes::from(jpeg)
+}
+
+fn main() -> Result<(), Failure> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let asked = |word: &str, all: &[&str]| {
+        words.iter().any(|other| other == word) || !all.iter().any(|of| words.iter().any(|other| other == of))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    for network in ["sentiment", "face"] {
+        for workers in [1, 2] {
+            if asked(network, &["sentiment", "face"]) && asked(&workers.to_string(), &["1", "2"]) {
+                runtime.block_on(measure(network, workers))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn measure(network: &str, workers: usize) -> Result<(), Failure> {
+    let mut contenders = Vec::new();
+    for (name, rule) in RULES {
+        let contender = Arc::new(Contender::start(name, rule, network, workers)?);
+        contender.ready().await?;
+        contenders.push(contender);
+    }
+    println!("## {network}, {workers} worker{}\n", if workers == 1 { "" } else { "s" });
+    let capacity = closed::measure(&contenders).await?;
+    if std::env::args().any(|word| word == "saturated") {
+        return Ok(());
+    }
+    open::measure(&contenders, capacity).await
+}
+
+/// The median.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

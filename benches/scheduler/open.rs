@@ -1,0 +1,148 @@
+//! Latency and goodput where requests arrive at random, whatever the answers do (Poisson arrivals; times
+//! count from when a request was meant to arrive).
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use lepton::pool::Reply;
+use tokio::sync::mpsc;
+
+use crate::{Contender, Failure, median};
+
+/// Offered load, as shares of the saturated throughput, and the turns that each gets.
+const LOADS: [(f64, usize); 5] = [(0.3, 7), (0.7, 3), (1.0, 5), (1.5, 3), (2.0, 5)];
+const ROUND: Duration = Duration::from_millis(800);
+const DEADLINE: Duration = Duration::from_millis(100);
+
+/// What came of the requests of one turn.
+#[derive(Default)]
+struct Outcome {
+    offered: usize,
+    refused: usize,
+    /// Accepted, and then late or not answered.
+    broken: usize,
+    /// Seconds, of those that were answered in time.
+    latencies: Vec<f64>,
+    elapsed: f64,
+}
+
+impl Outcome {
+    fn goodput(&self) -> f64 {
+        self.latencies.len() as f64 / self.elapsed
+    }
+
+    fn percentile(&mut self, share: f64) -> f64 {
+        self.latencies.sort_by(f64::total_cmp);
+        let position = (self.latencies.len() as f64 * share) as usize;
+        self.latencies.get(position).copied().unwrap_or(f64::NAN) * 1e3
+    }
+}
+
+/// Prints a line per load and rule.
+pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Result<(), Failure> {
+    println!("| load | rule | goodput/s | refused | promises kept | p50 ms | p99 ms | p50 / one by one |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut goodputs = Vec::new();
+    for (load, rounds) in LOADS {
+        let mut outcomes: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
+        for round in 0..rounds {
+            for (contender, outcomes) in contenders.iter().zip(&mut outcomes) {
+                outcomes.push(turn(contender, load * capacity, round as u64).await?);
+            }
+        }
+        let p50s: Vec<Vec<f64>> = outcomes
+            .iter_mut()
+            .map(|of| of.iter_mut().map(|outcome| outcome.percentile(0.5)).collect())
+            .collect();
+        for ((contender, of), p50) in contenders.iter().zip(&mut outcomes).zip(&p50s) {
+            let sum = |count: fn(&Outcome) -> usize| of.iter().map(count).sum::<usize>() as f64;
+            let (refused, offered) = (sum(|o| o.refused), sum(|o| o.offered));
+            let kept = 1.0 - sum(|o| o.broken) / (offered - refused);
+            let goodput = median(of.iter().map(Outcome::goodput).collect());
+            let p99 = median(of.iter_mut().map(|o| o.percentile(0.99)).collect());
+            let ratio = median(p50.iter().zip(&p50s[1]).map(|(ours, single)| ours / single).collect());
+            println!(
+                "| {load} | {} | {goodput:.0} | {:.1} % | {:.2} % | {:.2} | {p99:.2} | {ratio:.3} |",
+                contender.name,
+                100.0 * refused / offered,
+                100.0 * kept,
+                median(p50.clone()),
+            );
+            if contender.name == contenders[0].name {
+                goodputs.push((load, goodput));
+            }
+        }
+    }
+    let at = |load: f64| {
+        goodputs.iter().find(|(other, _)| *other == load).map_or(f64::NAN, |(_, goodput)| *goodput)
+    };
+    println!("\ngoodput of `{}` at 2 over 1 times capacity: {:.3}\n", contenders[0].name, at(2.0) / at(1.0));
+    Ok(())
+}
+
+/// Offers `rate` requests a second for a while.
+async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcome, Failure> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Reply)>();
+    let offering = Arc::clone(contender);
+    let generator = thread::Builder::new()
+        .name("arrivals".to_owned())
+        .spawn(move || offer(&offering, rate, seed, &sender))?;
+    let mut answers = tokio::task::JoinSet::new();
+    while let Some((intended, reply)) = receiver.recv().await {
+        answers.spawn(async move { (reply.await.is_ok(), intended.elapsed()) });
+    }
+    let (mut outcome, began) = generator.join().map_err(|_| "the generator panicked")?;
+    while let Some(answer) = answers.join_next().await {
+        match answer? {
+            (true, took) if took <= DEADLINE => outcome.latencies.push(took.as_secs_f64()),
+            _ => outcome.broken += 1,
+        }
+    }
+    outcome.elapsed = began.elapsed().as_secs_f64().min(ROUND.as_secs_f64());
+    Ok(outcome)
+}
+
+/// Asks when it is time to, and hands on what has to be waited for.
+fn offer(
+    contender: &Contender,
+    rate: f64,
+    seed: u64,
+    replies: &mpsc::UnboundedSender<(Instant, Reply)>,
+) -> (Outcome, Instant) {
+    let (mut outcome, mut random) = (Outcome::default(), SplitMix(seed));
+    let began = Instant::now();
+    let mut intended = began;
+    loop {
+        intended += Duration::from_secs_f64(-random.uniform().ln() / rate);
+        if intended > began + ROUND {
+            return (outcome, began);
+        }
+        let now = Instant::now();
+        if intended > now {
+            thread::sleep(intended - now);
+        }
+        let input = &contender.inputs[outcome.offered % contender.inputs.len()];
+        outcome.offered += 1;
+        match contender.ask(input, intended, DEADLINE) {
+            Ok(reply) => drop(replies.send((intended, reply))),
+            Err(_) => outcome.refused += 1,
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): enough for arrivals, and the same on every run.
+struct SplitMix(u64);
+
+impl SplitMix {
+    /// Uniform in (0, 1].
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 + f64::MIN_POSITIVE
+    }
+}
