@@ -3,6 +3,7 @@
 //! Invariant: a session carries nothing from one run to the next, so that one caller's input never
 //! reaches another caller's answer.
 
+pub mod kernels;
 pub mod tract;
 
 use thiserror::Error;

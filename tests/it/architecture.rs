@@ -90,6 +90,11 @@ fn each_rule_finds_what_breaks_it_and_names_file_and_line() {
         ("src/task/classify.rs", "use std::sync::Mutex;\n", "src/task/classify.rs:1: a task holds a lock"),
         ("src/task/classify.rs", "use tokio::sync::Notify;\n", "src/task/classify.rs:1: a task"),
         ("src/task/classify.rs", "async fn f() {}\n", "src/task/classify.rs:1: a task"),
+        (
+            "src/engine/tract/gru.rs",
+            "fn f() {\n    unsafe { g() }\n}\n",
+            "src/engine/tract/gru.rs:2: `unsafe`",
+        ),
         ("src/attic.rs", "\n", "src/attic.rs:1: the room attic is not on the map"),
     ] {
         let said = said_of(name, text);
@@ -112,6 +117,8 @@ fn what_keeps_to_the_rules_is_left_alone() {
         ("src/pool/worker.rs", "use std::thread::{self, JoinHandle};\nfn f() { thread::Builder::new(); }\n"),
         ("src/pool/mod.rs", "use std::thread::JoinHandle;\nfn f() { std::thread::sleep(x); }\n"),
         ("src/lib.rs", "pub mod attic;\n"),
+        ("src/engine/kernels/gru.rs", "fn f() { unsafe { g() } }\n"),
+        ("src/tensor.rs", "#![deny(unsafe_code)] // unsafe\n"),
         (
             "src/text.rs",
             "// use axum::Router;\n/* tract_onnx::x /* nested */ */\nconst A: &str = \"use crate::pool::Slot;\";\n",

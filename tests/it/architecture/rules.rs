@@ -45,6 +45,9 @@ const STARTS: &[(&[&str], &[&str])] = &[
     (&["runtime", "Runtime"], &["src/cli.rs", "src/cli/"]),
 ];
 
+/// The only room that may say `unsafe`.
+const UNSAFE: &str = "src/engine/kernels/";
+
 /// What a task does without.
 const NOT_IN_TASKS: &[&str] = &["Mutex", "RwLock", "Condvar", "async", "await", "tokio"];
 
@@ -64,6 +67,11 @@ pub(super) fn broken_by(source: &Source) -> Vec<String> {
     }
     if source.n_lines > MOST_LINES {
         tell(source.n_lines, format!("longer than {MOST_LINES} lines; split the file along its story"));
+    }
+    if source.name.starts_with("src/") && !source.name.starts_with(UNSAFE) {
+        for line in &source.unsafe_lines {
+            tell(*line, format!("`unsafe` is said outside {UNSAFE}"));
+        }
     }
     for Named { line, path, place } in &source.named {
         if (path.len() > 1 || *place == Place::Use)

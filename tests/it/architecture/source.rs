@@ -23,6 +23,8 @@ pub(super) struct Source {
     pub n_lines: usize,
     /// Every path in the code; those of `use` trees in full.
     pub named: Vec<Named>,
+    /// The lines that say `unsafe`.
+    pub unsafe_lines: Vec<usize>,
 }
 
 impl Source {
@@ -30,7 +32,9 @@ impl Source {
         let module = module_of(name);
         let tokens = if is_test(name) { Vec::new() } else { without_tests(tokens(&blanked(text))) };
         let named = named(&tokens, &module);
-        Self { name: name.to_owned(), n_lines: text.lines().count(), named }
+        let unsafe_lines =
+            tokens.iter().filter(|(_, token)| token == "unsafe").map(|(line, _)| *line).collect();
+        Self { name: name.to_owned(), n_lines: text.lines().count(), named, unsafe_lines }
     }
 
     /// The room that the file belongs to: the first part of its path below `src`.
