@@ -4,6 +4,7 @@
 //! state and drops it; a kept state would carry one caller's recurrence into the next caller's answer.
 
 mod cache;
+mod gru;
 mod network;
 mod values;
 
@@ -14,9 +15,13 @@ use std::{
     sync::Arc,
 };
 
-use tract_onnx::prelude::{
-    DatumTypeExt, InferenceModel, InferenceModelExt, IntoRunnable, TValue, TractError, TractResult,
-    TypedModel, TypedRunnableModel,
+use tract_onnx::{
+    prelude::{
+        DatumTypeExt, InferenceModel, InferenceModelExt, IntoRunnable, SymbolValues, TValue, ToDim,
+        TractError, TractResult, TypedModel, TypedNode, TypedRunnableModel,
+    },
+    tract_core::internal::EvalContext,
+    tract_hir::internal::DimLike,
 };
 
 use self::{
@@ -25,13 +30,18 @@ use self::{
     values::{Gathered, datum_type, rows_of},
 };
 use crate::{
-    engine::{Dim, Engine, EngineError, Session, Signature},
+    engine::{Dim, Engine, EngineError, Session, Signature, kernels::Form},
     tensor::{Tensor, Tensors},
 };
 
 /// Rows that one run takes, where a network takes any number: a batch is cut into these. One length
 /// of text needs a plan for each, and four rows have nearly all that a batch gains in speed.
 const RUNS: [usize; 2] = [4, 1];
+
+/// Most rows that one run of a plan for any number of rows takes: what a batch has between two
+/// operators then stays in the cache. And the largest axis of a row.
+const MOST_ROWS: usize = 8;
+const MOST_EXTENT: usize = 4096;
 
 /// Plans that one network keeps at most, and at least; between them, [`PLAN_BYTES`] decides.
 const MOST_PLANS: usize = 48;
@@ -61,11 +71,27 @@ impl TractEngine {
     /// [`EngineError::Load`] where the bytes are broken, demand too much or cannot be planned;
     /// [`EngineError::Unsupported`] where they are sound but not served. It never panics.
     pub fn load(bytes: &[u8], folder: Option<&Path>) -> Result<Self, EngineError> {
-        Self::load_within(bytes, folder, LIMITS)
+        Self::load_with(bytes, folder, Form::best())
     }
 
-    fn load_within(bytes: &[u8], folder: Option<&Path>, limits: Limits) -> Result<Self, EngineError> {
-        let network = unwound(|| Network::read(bytes, folder, limits))?;
+    /// As [`TractEngine::load`], with the kernels of one form, or with none of them.
+    ///
+    /// # Errors
+    /// As [`TractEngine::load`].
+    pub fn load_with(bytes: &[u8], folder: Option<&Path>, form: Option<Form>) -> Result<Self, EngineError> {
+        Self::load_within(bytes, folder, form, LIMITS)
+    }
+
+    fn load_within(
+        bytes: &[u8],
+        folder: Option<&Path>,
+        form: Option<Form>,
+        limits: Limits,
+    ) -> Result<Self, EngineError> {
+        let mut network = unwound(|| Network::read(bytes, folder, limits))?;
+        if let Some(form) = form {
+            gru::take(&mut network.model, form);
+        }
         Ok(Self { network: Arc::new(Loaded::new(network)?) })
     }
 }
@@ -111,7 +137,13 @@ enum Plans {
     One(Plan),
     /// Plans made on demand of the parsed network. They share its tables; the weights of matrix
     /// products are packed into each, and so the number of plans is bounded.
-    Many { network: Box<InferenceModel>, runs: &'static [usize], made: Cache<PlanKey, Result<Plan, String>> },
+    Many {
+        network: Box<InferenceModel>,
+        runs: &'static [usize],
+        made: Cache<PlanKey, Result<Plan, String>>,
+        /// One plan for any rows, where kernels that take any do the work.
+        any: Option<Plan>,
+    },
 }
 
 impl Loaded {
@@ -130,7 +162,8 @@ impl Loaded {
                     Rows::One => &RUNS[RUNS.len() - 1..],
                     Rows::Any => &RUNS,
                 };
-                Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans) }
+                let any = any_plan(&model, &signature);
+                Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans), any }
             }
         };
         match signature.outputs.iter().find(|port| port.shape.is_empty()) {
@@ -163,7 +196,13 @@ impl Loaded {
     fn next(&self, n_left: usize, row_shapes: &[Vec<usize>]) -> Result<(usize, Plan), EngineError> {
         match &self.plans {
             Plans::One(plan) => Ok((1, Arc::clone(plan))),
-            Plans::Many { network, runs, made } => {
+            Plans::Many { any: Some(plan), .. }
+                if row_shapes.iter().flatten().all(|extent| *extent <= MOST_EXTENT) =>
+            {
+                // Runs of about the same size: one row alone is the dearest.
+                Ok((n_left.div_ceil(n_left.div_ceil(MOST_ROWS)), Arc::clone(plan)))
+            }
+            Plans::Many { network, runs, made, .. } => {
                 let n_rows = runs.iter().copied().find(|n| *n <= n_left).unwrap_or(1);
                 let key = PlanKey { n_rows, row_shapes: row_shapes.to_vec() };
                 let plan = made.get(&key, || build(network, &self.signature, &key));
@@ -218,9 +257,10 @@ fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Resu
             let fact = datum_type(port.dtype).fact(shape);
             network.set_input_fact(position, fact.into())?;
         }
-        let network = network.into_typed()?;
-        check_sizes(&network)?;
-        network.into_decluttered()?.into_optimized()?.into_runnable()
+        let mut network = network.into_typed()?;
+        check_sizes(&network, &SymbolValues::default())?;
+        network.declutter()?;
+        network.into_optimized()?.into_runnable()
     };
     unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
         EngineError::Load(text) => text,
@@ -228,11 +268,59 @@ fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Resu
     })
 }
 
+/// Makes one plan for any number of rows of any extent, for a network whose recurrences the kernels
+/// took: their operators ask no extent beforehand, and tract's own around them lose nothing by it.
+/// Answers nothing where tract cannot plan the network so, or something in it carries state.
+fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
+    let work = || {
+        let mut network = network.clone();
+        let leading = network.symbols.sym("lepton_rows");
+        for (position, port) in signature.inputs.iter().enumerate() {
+            let mut shape = vec![leading.to_dim()];
+            shape.extend(port.shape[1..].iter().map(|dim| match dim {
+                Dim::Fixed(n) => n.to_dim(),
+                // A name that the signature made up says nothing of another input's axis.
+                Dim::Free(name) if name.starts_with("axis_") => {
+                    network.symbols.sym(&format!("lepton_{position}_{name}")).to_dim()
+                }
+                Dim::Free(name) => network.symbols.sym(name).to_dim(),
+            }));
+            network.set_input_fact(position, datum_type(port.dtype).fact(shape).into())?;
+        }
+        let mut network = network.into_typed()?;
+        let carries =
+            |node: &TypedNode| node.op.state(&EvalContext::out_of_plan()).map(|state| state.is_some());
+        if !gru::is_taken(&network)
+            || network.nodes().iter().map(carries).collect::<TractResult<Vec<_>>>()?.contains(&true)
+        {
+            return Ok(None);
+        }
+        let symbols = network.symbols.all_symbols();
+        let largest = symbols.into_iter().fold(SymbolValues::default(), |values, symbol| {
+            let extent = if symbol == leading { MOST_ROWS } else { MOST_EXTENT };
+            values.with(&symbol, extent as i64)
+        });
+        check_sizes(&network, &largest)?;
+        network.declutter()?;
+        let plan = network.into_optimized()?.into_runnable()?;
+        for position in 0..signature.outputs.len() {
+            let fact = plan.model().output_fact(position)?;
+            if fact.shape.first() != Some(&leading.to_dim()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(plan))
+    };
+    unwound(|| work().map_err(|error: TractError| EngineError::Load(one_line(&error)))).ok().flatten()
+}
+
 /// Refuses a plan whose values would not fit in memory: a padding or a stride of a few bytes in the
 /// file can size them.
-fn check_sizes(network: &TypedModel) -> TractResult<()> {
+fn check_sizes(network: &TypedModel, symbols: &SymbolValues) -> TractResult<()> {
     for node in network.nodes() {
-        for shape in node.outputs.iter().filter_map(|output| output.fact.shape.as_concrete()) {
+        for output in &node.outputs {
+            let extents = output.fact.shape.iter().map(|dim| dim.eval(symbols).to_usize());
+            let Ok(shape) = extents.collect::<Result<Vec<usize>, _>>() else { continue };
             let n = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
             if n.is_none_or(|n| n > LIMITS.elements) {
                 let (name, limit) = (&node.name, LIMITS.elements);
