@@ -6,6 +6,7 @@
 mod cache;
 mod gru;
 mod network;
+mod rows;
 mod values;
 
 use std::{
@@ -260,6 +261,7 @@ fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Resu
         let mut network = network.into_typed()?;
         check_sizes(&network, &SymbolValues::default())?;
         network.declutter()?;
+        rows::take(&mut network)?;
         network.into_optimized()?.into_runnable()
     };
     unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
@@ -302,6 +304,7 @@ fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
         });
         check_sizes(&network, &largest)?;
         network.declutter()?;
+        rows::take(&mut network)?;
         let plan = network.into_optimized()?.into_runnable()?;
         for position in 0..signature.outputs.len() {
             let fact = plan.model().output_fact(position)?;
