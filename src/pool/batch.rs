@@ -38,11 +38,18 @@ pub(super) fn sort(batch: Batch) -> Done {
     let Batch { model, jobs } = batch;
     let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
     let Some(loaded) = model.loaded() else { return Done::Nothing };
+    let mut meter = Meter::start();
     for Job { matter, caller, waiting, terms } in jobs {
         let due = caller.due();
         match prepare(matter, caller, loaded) {
             Some((row, caller)) => rows.push(Job { matter: Matter::Row(row), caller, waiting, terms }),
             None => ended.push((due, terms.charge)),
+        }
+    }
+    let spent = meter.lap();
+    for job in &mut rows {
+        if let Matter::Row(row) = &mut job.matter {
+            row.prepare = spent.part(row.prepare.wall);
         }
     }
     Done::Sorted { lane: model.lane(), rows, ended }
@@ -57,14 +64,18 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
         }
         return Report::default();
     };
-    let (meter, mut report) = (Meter::start(), Report::default());
+    let (began, mut meter, mut report) = (Instant::now(), Meter::start(), Report::default());
     let mut rows: Vec<Ready> =
         jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut report)).collect();
+    let spent = meter.lap();
+    for row in rows.iter_mut().filter(|row| row.row.prepare.cpu.is_zero()) {
+        row.row.prepare = spent.part(row.row.prepare.wall);
+    }
     while !rows.is_empty() {
         let group = take_group(&mut rows);
         run_group(&model, loaded, group, sessions, &mut report);
     }
-    report.wall += meter.read().wall.as_secs_f64();
+    report.wall += began.elapsed().as_secs_f64();
     report
 }
 
@@ -99,7 +110,7 @@ fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Call
     if caller.is_gone() {
         return None;
     }
-    let meter = Meter::start();
+    let began = Instant::now();
     let prepared = caller.span.in_scope(|| {
         guarded(|| loaded.task.prepare(input))
             .unwrap_or_else(|panic| Err(Error::Internal(format!("preparing the input panicked: {panic}"))))
@@ -107,7 +118,9 @@ fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Call
     match prepared {
         Ok(prepared) => {
             let (tensors, bucket, frame) = (prepared.row, prepared.bucket, prepared.frame);
-            Some((Row { tensors, bucket, frame, prepare: meter.read() }, caller))
+            // Its CPU time is known at the end of the stage.
+            let prepare = Spent { wall: began.elapsed(), cpu: Duration::ZERO };
+            Some((Row { tensors, bucket, frame, prepare }, caller))
         }
         Err(error) => {
             caller.answer(Err(error));
@@ -195,19 +208,20 @@ fn answer(
         model.learn(first.row.bucket, n_rows, infer.cpu);
     }
     for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
-        let meter = Meter::start();
+        let began = Instant::now();
         let answer = caller.span.in_scope(|| {
             guarded(|| loaded.task.answer(outputs, &row.frame))
                 .unwrap_or_else(|panic| Err(Error::Internal(format!("making the answer panicked: {panic}"))))
         });
-        let answering = meter.read();
-        let own = row.prepare.cpu + answering.cpu;
+        // Microseconds: not worth asking the system what of it was CPU time.
+        let answering = began.elapsed();
+        let own = row.prepare.cpu + answering;
         model.handled(terms.bytes, own);
         let cost = Cost {
             queue,
             prepare: row.prepare.wall,
             infer: infer.wall,
-            answer: answering.wall,
+            answer: answering,
             cpu: own + share,
             batch: n_rows,
         };
