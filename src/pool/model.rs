@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -21,6 +21,11 @@ use crate::{
 
 /// Retry-After while a model loads, when nothing better is known.
 pub(super) const RETRY_LOADING: Duration = Duration::from_secs(1);
+
+/// How long a model rests after it was measured, in times of what that took, and the most: however many
+/// callers are refused, a worker spends no more than a fiftieth of its time on that.
+const REST: u32 = 50;
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Where a model stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub struct Model {
     gains: AtomicBool,
     /// Microseconds of CPU time that measuring has taken.
     measuring_us: AtomicU64,
+    /// When a row may be measured again.
+    again: Mutex<Option<Instant>>,
     waiting: AtomicUsize,
     share: Arc<Room>,
     metrics: ModelMetrics,
@@ -82,6 +89,7 @@ impl Model {
             costs: Mutex::new(CostTable::new(1, [])),
             gains: AtomicBool::new(false),
             measuring_us: AtomicU64::new(0),
+            again: Mutex::new(None),
             waiting: AtomicUsize::new(0),
             share: Arc::new(share),
             metrics,
@@ -197,6 +205,25 @@ impl Model {
     /// The position of the sample of a shape.
     pub(super) fn sample_of(&self, bucket: usize) -> Option<usize> {
         self.samples().iter().position(|sample| sample.bucket == bucket)
+    }
+
+    /// Says whether a row may be measured again now; who is told so is to do it.
+    pub(super) fn may_measure_again(&self, now: Instant) -> bool {
+        let mut again = lock(&self.again);
+        let may = again.is_none_or(|again| again <= now);
+        if may {
+            // Nobody else, until it is done.
+            *again = Some(now + LONGEST_REST);
+        }
+        may
+    }
+
+    /// Says that measuring has ended, and how long it took.
+    pub(super) fn measured_for(&self, took: Duration, now: Instant) {
+        // The warm-up asks nobody, and no rest follows it.
+        if let Some(again) = &mut *lock(&self.again) {
+            *again = now + (took * REST).min(LONGEST_REST);
+        }
     }
 
     /// Takes in a measurement that nobody waited for.

@@ -141,7 +141,8 @@ impl Shared {
     pub(super) fn measure_again(&self, model: &Arc<Model>, bucket: usize) {
         let Some(sample) = model.sample_of(bucket) else { return };
         let mut queue = self.queue();
-        if queue.is_empty() && !queue.has_chores() && !queue.is_closed() {
+        let nothing_to_do = queue.is_empty() && !queue.has_chores() && !queue.is_closed();
+        if nothing_to_do && model.may_measure_again(Instant::now()) {
             queue.push_chore(Chore::Measure { model: Arc::clone(model), sample, rows: 1 });
             drop(queue);
             self.work.notify_one();

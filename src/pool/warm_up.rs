@@ -4,7 +4,10 @@
 //! Invariant: a model is ready when its first sample was answered; everything else waits until no
 //! request does, and ends when the model's budget is spent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     engine::Session,
@@ -114,7 +117,9 @@ pub(super) fn run(
     let meter = Meter::start();
     let session = sessions.of(model.lane(), loaded).map_err(|error| error.to_string())?;
     let measured = batch::guarded(|| measure(session, row, rows));
-    model.add_measuring(meter.read().cpu);
+    let spent = meter.read();
+    model.add_measuring(spent.cpu);
+    model.measured_for(spent.wall, Instant::now());
     match measured {
         Ok(cpu) => model.measure(*bucket, rows, cpu?),
         Err(panic) => {

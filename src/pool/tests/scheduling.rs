@@ -150,3 +150,17 @@ async fn a_cost_that_is_no_longer_true_is_measured_again_once_it_keeps_callers_o
         std::thread::yield_now();
     }
 }
+
+#[tokio::test]
+async fn refusals_do_not_keep_workers_measuring() {
+    let (pool, gate) = pool(ROOM).await;
+    let (began, before, asked) = (Instant::now(), gate.runs().len(), 50);
+    for _ in 0..asked {
+        assert!(ask(&pool, "1", claim(Duration::from_micros(1))).is_err());
+        ask(&pool, "2", minute()).unwrap().await.unwrap();
+    }
+    let measured = gate.runs().len() - before - asked;
+    // A measurement is four runs, after which it rests for fifty times as long.
+    let rests = began.elapsed().as_nanos() / (50 * 4 * RUN).as_nanos();
+    assert!(measured <= 4 * (2 + rests as usize), "{measured} runs to measure, {rests} rests");
+}
