@@ -76,10 +76,15 @@ impl Job {
         now.saturating_duration_since(self.caller.arrived) >= self.caller.deadline / 2
     }
 
+    /// Says whether ending the job now breaks its promise: its time is over, or somebody still waits. Who
+    /// left before that was promised nothing any more.
+    pub(super) fn is_broken(&self, now: Instant) -> bool {
+        self.due() <= now || !self.caller.is_gone()
+    }
+
     /// Ends a job whose caller has gone, or whose deadline has passed: tells who still listens.
     pub(super) fn end(self) {
-        let late = self.caller.due() <= Instant::now();
-        if late {
+        if self.is_broken(Instant::now()) {
             self.waiting.model().metrics().promise_broken();
         }
         if !self.caller.is_gone() {

@@ -236,9 +236,7 @@ impl Queue {
         let (mut ended, stretch) = (Vec::new(), self.pace.at(now).stretch());
         self.lanes.iter_mut().for_each(|lane| lane.clear(now, stretch, &mut ended));
         let errand = self.next(worker, now, stretch, &mut ended);
-        for job in &ended {
-            self.demand.remove(job.due(), job.terms.charge);
-        }
+        self.settle(&ended, now);
         (errand, ended)
     }
 
@@ -320,10 +318,20 @@ impl Queue {
     pub(super) fn sweep(&mut self) -> Vec<Job> {
         let mut ended = Vec::new();
         self.lanes.iter_mut().for_each(|lane| lane.sweep(&mut ended));
-        for job in &ended {
-            self.demand.remove(job.due(), job.terms.charge);
-        }
+        self.settle(&ended, Instant::now());
         ended
+    }
+
+    /// Takes out what ended jobs were charged with, and learns from promises that broke: forecasts that
+    /// were judged by the rows that made it would never be found too bright.
+    fn settle(&mut self, ended: &[Job], now: Instant) {
+        for job in ended {
+            self.demand.remove(job.due(), job.terms.charge);
+            if let Some(predicted) = job.caller.predicted.filter(|_| job.is_broken(now)) {
+                let took = now.saturating_duration_since(job.caller.queued);
+                self.pace.kept(now, predicted.as_secs_f64(), took.as_secs_f64());
+            }
+        }
     }
 }
 
