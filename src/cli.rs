@@ -1,8 +1,9 @@
-//! The commands: serve, predict, check, health. Each arm is a few lines here and a file below.
+//! The commands: serve, predict, check, bench, health. Each arm is a few lines here and a file below.
 //!
 //! Invariant: answers and what was asked for go to standard output, everything else to standard
 //! error; the exit code is 0, 1 where the work failed, or 2 where the words or settings were wrong.
 
+mod bench;
 mod check;
 mod health;
 mod logging;
@@ -44,6 +45,7 @@ Examples:
   lepton check                                    print the settings, load and measure every model
   lepton predict face photo.jpg                   answer one photograph without a server
   echo 'what a day' | lepton predict sentiment -  answer texts from standard input, one a line
+  lepton bench --body photo.jpg --sweep http://127.0.0.1:8080/v1/vision/classify
 
   curl -H 'content-type: image/jpeg' --data-binary @photo.jpg \\
        http://127.0.0.1:8080/v1/vision/classify
@@ -101,6 +103,14 @@ enum Command {
     /// load, and how long the network takes per row on one core. The code is 1 where a model does
     /// not load.
     Check,
+    /// Load a server, this or any other that speaks HTTP, and measure it
+    ///
+    /// Without --rate and the like the loop is closed: so many callers ask again as soon as they are
+    /// answered, as wrk does. With --rate, --arrivals or --sweep it is open: requests arrive whatever the
+    /// server does, and latency counts from when a request was meant to be sent, so that a server which
+    /// stalls cannot hide it. Bodies are held in memory. SIGINT ends early and tells what was
+    /// measured until then. The code is 1 where nothing was answered with 2xx.
+    Bench(Box<bench::Bench>),
     /// Ask a running server whether it is ready
     ///
     /// For health checks of containers without a shell: the code is 0 where the server says that it
@@ -154,12 +164,14 @@ impl Cli {
         let config = settings.resolve().map_err(Failure::Usage)?;
         logging::start(&config.log).map_err(Failure::Usage)?;
         let command = command.unwrap_or(Command::Serve);
-        let config = if matches!(command, Command::Health(_)) { config } else { fitted(config) };
+        let asks_others = matches!(command, Command::Health(_) | Command::Bench(_));
+        let config = if asks_others { config } else { fitted(config) };
         let done = match command {
             Command::Serve => serve::serve(config, started),
             Command::Predict(predict) => predict.run(&config),
             Command::Check => check::check(&config),
             Command::Health(health) => health.run(&config),
+            Command::Bench(bench) => return bench.run(),
         };
         done.map_err(Failure::Work)
     }

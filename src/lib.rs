@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: what may be set; [`cores`]: what this machine lends; [`cli`]: the commands.
 //! - [`server`]: a listener, a router and a stop that loses nothing.
+//! - [`load`]: the other end: a load generator for any HTTP server.
 //! - [`http`]: the only room that knows HTTP.
 //! - [`pool`]: the heart: admission, lanes, batches, worker threads.
 //! - [`task`]: what a network is for; pure functions of inputs and tensors.
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod http;
 pub mod image;
+pub mod load;
 pub mod manifest;
 pub mod metrics;
 pub mod pool;

@@ -6,6 +6,8 @@ mod answers;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod fixtures {
