@@ -32,6 +32,8 @@ pub(super) struct Ask {
     pub(super) whole: Duration,
     /// CPU time of its dearest row.
     pub(super) longest: Duration,
+    /// How much longer than that row alone the batch takes that it may share, in CPU time.
+    pub(super) company: Duration,
 }
 
 /// Who is there to do the work.
@@ -90,7 +92,9 @@ impl Demand {
         // A worker that has nothing to do takes the row at once, whatever the others run.
         let running = if before == 0 && supply.idle > 0 { 0.0 } else { supply.running.as_secs_f64() };
         let shared = (seconds(before) + whole - own) * supply.drain;
-        let finish = (running + shared) / workers + own * supply.stretch;
+        // Where rows wait, they share runs, and a row is answered when all of its run is.
+        let company = if before > 0 { ask.company.as_secs_f64() } else { 0.0 };
+        let finish = (running + shared) / workers + (own + company) * supply.stretch;
         let mut excess =
             finish * (1.0 + supply.margin) - ask.due.saturating_duration_since(supply.now).as_secs_f64();
 
@@ -138,7 +142,7 @@ mod tests {
     }
 
     fn ask(due: Instant, work: Duration) -> Ask {
-        Ask { due, whole: work, longest: work }
+        Ask { due, whole: work, longest: work, company: Duration::ZERO }
     }
 
     #[test]
@@ -154,6 +158,8 @@ mod tests {
         assert_eq!(at(100, &supply), 24 * MS);
         (supply.drain, supply.stretch) = (0.5, 2.0);
         assert_eq!(at(100, &supply), 16 * MS, "rows that share runs drain faster than they were charged");
+        let shared = Ask { company: 3 * MS, ..ask(now + MS * 100, 2 * MS) };
+        assert_eq!(demand.forecast(shared, &supply).finish, 22 * MS, "and end with their whole run");
         supply.idle = 1;
         assert_eq!(at(20, &supply), 4 * MS, "an idle worker takes it at once");
     }
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn many_rows_of_one_caller_are_shared_by_the_workers() {
         let now = Instant::now();
-        let ask = Ask { due: now + 100 * MS, whole: 40 * MS, longest: 4 * MS };
+        let ask = Ask { due: now + 100 * MS, whole: 40 * MS, longest: 4 * MS, company: Duration::ZERO };
         assert_eq!(Demand::new(now).forecast(ask, &supply(now, 4)).finish, 13 * MS);
     }
 

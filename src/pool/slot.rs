@@ -60,7 +60,8 @@ impl Slot {
         }
         // What is declared is most likely one input. Where it is many, `submit` looks again.
         let charge = charge(model, claim.bytes);
-        let ask = Ask { due: claim.arrived + claim.deadline, whole: charge, longest: charge };
+        let due = claim.arrived + claim.deadline;
+        let ask = Ask { due, whole: charge, longest: charge, company: company(model, claim.bytes) };
         let forecast = shared.forecast(ask, claim.class);
         if !forecast.excess.is_zero() {
             return Err(too_late(model, shared, &claim, claim.bytes, forecast));
@@ -101,8 +102,9 @@ impl Slot {
             inputs.iter().map(|input| charge(&self.model, input.n_bytes())).collect();
         let due = self.claim.arrived + self.claim.deadline;
         let longest = charges.iter().max().copied().unwrap_or_default();
-        let ask = Ask { due, whole: charges.iter().sum(), longest };
         let largest = inputs.iter().map(Input::n_bytes).max().unwrap_or_default();
+        let company = company(&self.model, largest);
+        let ask = Ask { due, whole: charges.iter().sum(), longest, company };
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
@@ -143,7 +145,8 @@ impl Slot {
     /// How long an answer would take, whatever the request.
     fn backlog(&self) -> Duration {
         let due = self.claim.arrived + self.claim.deadline;
-        let ask = Ask { due, whole: Duration::ZERO, longest: Duration::ZERO };
+        let none = Duration::ZERO;
+        let ask = Ask { due, whole: none, longest: none, company: none };
         self.shared.forecast(ask, self.claim.class).finish
     }
 }
@@ -151,6 +154,14 @@ impl Slot {
 /// CPU time that an input of so many bytes is likely to take.
 fn charge(model: &Model, bytes: usize) -> Duration {
     model.task().map_or(Duration::ZERO, |task| model.row_cost(task.bucket(bytes).number(), bytes))
+}
+
+/// How much longer than alone such an input's row takes in a batch that is as large as pays.
+fn company(model: &Model, bytes: usize) -> Duration {
+    model.task().map_or(Duration::ZERO, |task| {
+        let curve = model.curve(task.bucket(bytes).number(), 1.0);
+        curve.full.saturating_sub(curve.one)
+    })
 }
 
 /// Refuses a request that would be late, or would make others late.
