@@ -1,18 +1,18 @@
 //! Numbers that begin at a cache line.
 //!
 //! Invariant: the memory is owned, zeroed when it is made, and as long as the slice says. Large
-//! buffers cost nothing until they are written: the kernel lends their pages one by one.
+//! buffers cost nothing until they are written: the kernel lends their pages one by one. In tests
+//! buffers end at a protected page instead, so that every test finds a kernel that reads too far.
 
 #![expect(unsafe_code, reason = "alignment beyond that of the element is asked of the allocator itself")]
 
 use std::{
-    alloc::{self, Layout},
     ops::{Deref, DerefMut},
     ptr::NonNull,
 };
 
-/// The size of a cache line, and of the widest register.
-const LINE: usize = 64;
+#[cfg(test)]
+use super::guarded::{map, unmap};
 
 /// A zeroed slice of numbers that begins at a cache line.
 pub(super) struct Aligned {
@@ -28,18 +28,15 @@ unsafe impl Sync for Aligned {}
 impl Aligned {
     /// Makes `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
-        let layout = Self::layout(len);
-        // SAFETY: the layout has at least one line, so its size is not zero.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        let start = NonNull::new(start.cast()).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        Self { start, len }
+        Self { start: map(len), len }
     }
 
-    /// A size that overflows is one that no allocator has either.
-    fn layout(len: usize) -> Layout {
-        let bytes = len.max(1).saturating_mul(size_of::<f32>());
-        Layout::from_size_align(bytes, LINE)
-            .unwrap_or_else(|_| alloc::handle_alloc_error(Layout::new::<[f32; 16]>()))
+    /// Copies numbers.
+    #[cfg(test)]
+    pub(super) fn of(numbers: &[f32]) -> Self {
+        let mut copy = Self::zeros(numbers.len());
+        copy.copy_from_slice(numbers);
+        copy
     }
 
     /// The first number, for a kernel that writes parts while others are read.
@@ -48,10 +45,48 @@ impl Aligned {
     }
 }
 
+#[cfg(not(test))]
+use self::allocator::{map, unmap};
+
+#[cfg(not(test))]
+mod allocator {
+    use std::{
+        alloc::{self, Layout},
+        ptr::NonNull,
+    };
+
+    /// The size of a cache line, and of the widest register.
+    const LINE: usize = 64;
+
+    /// A size that overflows is one that no allocator has either.
+    fn layout(len: usize) -> Layout {
+        let bytes = len.max(1).saturating_mul(size_of::<f32>());
+        Layout::from_size_align(bytes, LINE)
+            .unwrap_or_else(|_| alloc::handle_alloc_error(Layout::new::<[f32; 16]>()))
+    }
+
+    /// Allocates `len` zeros.
+    pub(super) fn map(len: usize) -> NonNull<f32> {
+        let layout = layout(len);
+        // SAFETY: the layout has at least one number, so its size is not zero.
+        let start = unsafe { alloc::alloc_zeroed(layout) };
+        NonNull::new(start.cast()).unwrap_or_else(|| alloc::handle_alloc_error(layout))
+    }
+
+    /// Gives back what [`map`] made.
+    ///
+    /// # Safety
+    /// `start` came of [`map`] with the same `len`, and nothing borrows it any more.
+    pub(super) unsafe fn unmap(start: NonNull<f32>, len: usize) {
+        // SAFETY: the caller's.
+        unsafe { alloc::dealloc(start.as_ptr().cast(), layout(len)) }
+    }
+}
+
 impl Drop for Aligned {
     fn drop(&mut self) {
-        // SAFETY: the memory came of the same layout, and nothing borrows it any more.
-        unsafe { alloc::dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) }
+        // SAFETY: it was made with this length, and nothing borrows it any more.
+        unsafe { unmap(self.start, self.len) }
     }
 }
 

@@ -5,9 +5,13 @@
 //! where the processor has the instructions.
 
 mod aligned;
+pub mod conv;
 pub mod gru;
+#[cfg(test)]
+mod guarded;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+pub mod maps;
 
 use std::fmt;
 

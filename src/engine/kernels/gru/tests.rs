@@ -57,21 +57,22 @@ impl Case {
     fn run(&self, form: Form) -> (Vec<f32>, Vec<f32>) {
         let gru = self.pack(form);
         let n = self.n_rows * self.n_steps;
-        let mut projected = vec![f32::NAN; n * gru.n_projected()];
-        gru.project(&self.x, &mut projected);
-        let mut data = vec![f32::NAN; n * self.n_hidden];
-        let mut last = vec![f32::NAN; self.start.len()];
+        // Every buffer ends at a protected page.
+        let mut projected = Aligned::zeros(n * gru.n_projected());
+        gru.project(&Aligned::of(&self.x), &mut projected);
+        let mut data = Aligned::zeros(n * self.n_hidden);
+        let mut last = Aligned::zeros(self.start.len());
         let (row_stride, step_stride) = (self.n_hidden, self.n_rows * self.n_hidden);
         gru.run(Sequence {
             n_rows: self.n_rows,
             n_steps: self.n_steps,
             direction: self.direction,
             gates: Gates::of(&gru, &projected, 0..n),
-            start: &self.start,
+            start: &Aligned::of(&self.start),
             states: Some(States { data: &mut data, row_stride, step_stride }),
             last: &mut last,
         });
-        (data, last)
+        (data.to_vec(), last.to_vec())
     }
 
     /// The same by the definition.
