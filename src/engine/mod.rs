@@ -15,6 +15,11 @@ pub trait Engine: Send + Sync {
     /// What the network takes and gives.
     fn signature(&self) -> &Signature;
 
+    /// Which kernels do which share of the work, the largest share first, once a plan was made.
+    fn kernels(&self) -> &[KernelUse] {
+        &[]
+    }
+
     /// Opens a session for the calling thread.
     fn open(&self) -> Result<Box<dyn Session>, EngineError>;
 }
@@ -24,6 +29,19 @@ pub trait Session {
     /// Runs a batch: one tensor per input, in signature order, each with the rows as leading axis.
     /// Answers one tensor per output in signature order, again with the rows as leading axis.
     fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError>;
+}
+
+/// A part of a network's work, and what runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelUse {
+    /// The kind of operator, as in `Conv`.
+    pub operator: String,
+    /// A form of the kernels, as in `avx512-f32`, or the engine's own name.
+    pub kernel: String,
+    /// Share of the network's products, 0 to 1.
+    pub share: f64,
+    /// Why no kernel runs it; nothing where one does.
+    pub reason: Option<&'static str>,
 }
 
 /// What a network takes and gives.

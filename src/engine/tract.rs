@@ -4,9 +4,11 @@
 //! state and drops it; a kept state would carry one caller's recurrence into the next caller's answer.
 
 mod cache;
+mod conv;
 mod gru;
 mod network;
 mod rows;
+mod taken;
 mod values;
 
 use std::{
@@ -28,10 +30,11 @@ use tract_onnx::{
 use self::{
     cache::Cache,
     network::{LIMITS, Limits, Network, Rows, one_line, refused},
+    taken::Taken,
     values::{Gathered, datum_type, rows_of},
 };
 use crate::{
-    engine::{Dim, Engine, EngineError, Session, Signature, kernels::Form},
+    engine::{Dim, Engine, EngineError, KernelUse, Session, Signature, kernels::Form},
     tensor::{Tensor, Tensors},
 };
 
@@ -93,13 +96,17 @@ impl TractEngine {
         if let Some(form) = form {
             gru::take(&mut network.model, form);
         }
-        Ok(Self { network: Arc::new(Loaded::new(network)?) })
+        Ok(Self { network: Arc::new(Loaded::new(network, Taken::new(form))?) })
     }
 }
 
 impl Engine for TractEngine {
     fn signature(&self) -> &Signature {
         &self.network.signature
+    }
+
+    fn kernels(&self) -> &[KernelUse] {
+        self.network.taken.uses()
     }
 
     fn open(&self) -> Result<Box<dyn Session>, EngineError> {
@@ -122,6 +129,7 @@ impl Session for TractSession {
 struct Loaded {
     signature: Signature,
     plans: Plans,
+    taken: Taken,
 }
 
 /// What a plan is for.
@@ -148,12 +156,13 @@ enum Plans {
 }
 
 impl Loaded {
-    fn new(network: Network) -> Result<Self, EngineError> {
+    fn new(network: Network, taken: Taken) -> Result<Self, EngineError> {
         let only_row_shapes = network.only_row_shapes();
         let Network { model, mut signature, rows, packed_bytes } = network;
         let plans = match (rows, only_row_shapes) {
             (Rows::One, Some(row_shapes)) => {
-                let plan = build(&model, &signature, &PlanKey { n_rows: 1, row_shapes }).map_err(refused)?;
+                let key = PlanKey { n_rows: 1, row_shapes };
+                let plan = build(&model, &signature, &key, &taken).map_err(refused)?;
                 signature = checked_outputs(signature, &plan)?;
                 Plans::One(plan)
             }
@@ -163,7 +172,7 @@ impl Loaded {
                     Rows::One => &RUNS[RUNS.len() - 1..],
                     Rows::Any => &RUNS,
                 };
-                let any = any_plan(&model, &signature);
+                let any = any_plan(&model, &signature, &taken);
                 Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans), any }
             }
         };
@@ -172,7 +181,7 @@ impl Loaded {
                 let found = format!("`{}` is a single number; it needs the rows as leading axis", port.name);
                 Err(EngineError::Unsupported { what: "output", found })
             }
-            None => Ok(Self { signature, plans }),
+            None => Ok(Self { signature, plans, taken }),
         }
     }
 
@@ -206,7 +215,7 @@ impl Loaded {
             Plans::Many { network, runs, made, .. } => {
                 let n_rows = runs.iter().copied().find(|n| *n <= n_left).unwrap_or(1);
                 let key = PlanKey { n_rows, row_shapes: row_shapes.to_vec() };
-                let plan = made.get(&key, || build(network, &self.signature, &key));
+                let plan = made.get(&key, || build(network, &self.signature, &key, &self.taken));
                 Ok((n_rows, plan.map_err(EngineError::Run)?))
             }
         }
@@ -250,7 +259,12 @@ fn append(outputs: &mut [Gathered], values: &[TValue], n_rows: usize) -> Result<
 }
 
 /// Makes a plan. The texts of its failures are for the log.
-fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Result<Plan, String> {
+fn build(
+    network: &InferenceModel,
+    signature: &Signature,
+    key: &PlanKey,
+    taken: &Taken,
+) -> Result<Plan, String> {
     let work = || {
         let mut network = network.clone();
         for (position, (port, row_shape)) in signature.inputs.iter().zip(&key.row_shapes).enumerate() {
@@ -258,11 +272,9 @@ fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Resu
             let fact = datum_type(port.dtype).fact(shape);
             network.set_input_fact(position, fact.into())?;
         }
-        let mut network = network.into_typed()?;
+        let network = network.into_typed()?;
         check_sizes(&network, &SymbolValues::default())?;
-        network.declutter()?;
-        rows::take(&mut network)?;
-        network.into_optimized()?.into_runnable()
+        decluttered(network, taken)?.into_optimized()?.into_runnable()
     };
     unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
         EngineError::Load(text) => text,
@@ -273,7 +285,7 @@ fn build(network: &InferenceModel, signature: &Signature, key: &PlanKey) -> Resu
 /// Makes one plan for any number of rows of any extent, for a network whose recurrences the kernels
 /// took: their operators ask no extent beforehand, and tract's own around them lose nothing by it.
 /// Answers nothing where tract cannot plan the network so, or something in it carries state.
-fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
+fn any_plan(network: &InferenceModel, signature: &Signature, taken: &Taken) -> Option<Plan> {
     let work = || {
         let mut network = network.clone();
         let leading = network.symbols.sym("lepton_rows");
@@ -289,7 +301,7 @@ fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
             }));
             network.set_input_fact(position, datum_type(port.dtype).fact(shape).into())?;
         }
-        let mut network = network.into_typed()?;
+        let network = network.into_typed()?;
         let carries =
             |node: &TypedNode| node.op.state(&EvalContext::out_of_plan()).map(|state| state.is_some());
         if !gru::is_taken(&network)
@@ -303,9 +315,7 @@ fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
             values.with(&symbol, extent as i64)
         });
         check_sizes(&network, &largest)?;
-        network.declutter()?;
-        rows::take(&mut network)?;
-        let plan = network.into_optimized()?.into_runnable()?;
+        let plan = decluttered(network, taken)?.into_optimized()?.into_runnable()?;
         for position in 0..signature.outputs.len() {
             let fact = plan.model().output_fact(position)?;
             if fact.shape.first() != Some(&leading.to_dim()) {
@@ -315,6 +325,20 @@ fn any_plan(network: &InferenceModel, signature: &Signature) -> Option<Plan> {
         Ok(Some(plan))
     };
     unwound(|| work().map_err(|error: TractError| EngineError::Load(one_line(&error)))).ok().flatten()
+}
+
+/// Lets the kernels take their part of a typed network, and tract tidy up the rest.
+fn decluttered(mut network: TypedModel, taken: &Taken) -> TractResult<TypedModel> {
+    network.prop_consts()?;
+    if let Some(packed) = &taken.packed {
+        conv::take(&mut network, packed)?;
+    }
+    taken.tell(&network)?;
+    network.declutter()?;
+    if taken.packed.is_some() {
+        rows::take(&mut network)?;
+    }
+    Ok(network)
 }
 
 /// Refuses a plan whose values would not fit in memory: a padding or a stride of a few bytes in the
