@@ -53,7 +53,7 @@ fn main() -> Result<(), Failure> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for workers in [1, 2] {
-        measure(&Work::picture()?, &Input::Image(portrait()?), workers)?;
+        measure(&Work::picture()?, &Input::Image(portrait(250)?), workers)?;
         measure(&Work::sentence(), &Input::Text(SENTENCE.to_owned()), workers)?;
     }
     Ok(())

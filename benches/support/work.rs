@@ -25,7 +25,7 @@ impl Work {
             model: "face",
             path: "/v1/vision/classify",
             content_type: "image/jpeg",
-            body: portrait()?,
+            body: portrait(250)?,
         })
     }
 
@@ -46,10 +46,11 @@ impl Work {
     }
 }
 
-/// A JPEG with about the detail of a photograph, drawn by code.
-pub(crate) fn portrait() -> Result<Bytes, Failure> {
-    let picture = image::RgbImage::from_fn(250, 250, |x, y| {
-        let (dx, dy) = (x as f32 - 125.0, y as f32 - 120.0);
+/// A square JPEG with about the detail of a photograph, drawn by code.
+pub(crate) fn portrait(side: u16) -> Result<Bytes, Failure> {
+    let zoom = 250.0 / f32::from(side);
+    let picture = image::RgbImage::from_fn(side.into(), side.into(), |x, y| {
+        let (dx, dy) = (x as f32 * zoom - 125.0, y as f32 * zoom - 120.0);
         let face = (1.0 - (dx * dx / 6400.0 + dy * dy / 10000.0)).clamp(0.0, 1.0);
         let grain = ((x * 37 + y * 91 + x * y * 3) % 23) as f32;
         let tone = |base: f32, gain: f32| (base + gain * face + grain + dy * 0.2).clamp(0.0, 255.0) as u8;
@@ -57,6 +58,6 @@ pub(crate) fn portrait() -> Result<Bytes, Failure> {
     });
     let mut jpeg = Vec::new();
     let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
-    encoder.encode(&picture, 250, 250, jpeg_encoder::ColorType::Rgb)?;
+    encoder.encode(&picture, side, side, jpeg_encoder::ColorType::Rgb)?;
     Ok(Bytes::from(jpeg))
 }

@@ -107,9 +107,14 @@ impl Lane {
         taken
     }
 
-    /// Says whether nothing waits but one unsorted job, which needs no sorting.
-    pub(super) fn is_one_alone(&self) -> bool {
-        self.n_sorted == 0 && self.unsorted.iter().map(VecDeque::len).sum::<usize>() == 1
+    /// Inputs that have not been prepared.
+    pub(super) fn n_unsorted(&self) -> usize {
+        self.unsorted.iter().map(VecDeque::len).sum()
+    }
+
+    /// Rows that wait for their runs.
+    pub(super) fn n_sorted(&self) -> usize {
+        self.n_sorted
     }
 
     /// Says whether anything waits here.

@@ -23,8 +23,8 @@ use crate::{
 pub(super) const RETRY_LOADING: Duration = Duration::from_secs(1);
 
 /// How long a model rests after it was measured, in times of what that took, and the most: however many
-/// callers are refused, a worker spends no more than a fiftieth of its time on that.
-const REST: u32 = 50;
+/// callers are refused, a worker spends no more than a two-hundredth of its time on that.
+const REST: u32 = 200;
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// Where a model stands.

@@ -27,6 +27,9 @@ use crate::{
 const SORTED_AT_ONCE: usize = 16;
 const SORTED_BYTES: usize = 32 << 10;
 
+/// The least time between two looks at every job.
+const BETWEEN_SWEEPS: Duration = Duration::from_millis(10);
+
 /// Jobs of one model for one run.
 pub(super) struct Batch {
     pub(super) model: Arc<Model>,
@@ -93,6 +96,8 @@ pub(super) struct Queue {
     /// Measuring further shapes: only while nobody waits.
     chores: VecDeque<Chore>,
     closed: bool,
+    /// When callers who have gone were last looked for.
+    swept: Option<Instant>,
     /// The policy's view and whose each of it is, kept to spare two allocations per decision.
     view: Vec<BucketView>,
     places: Vec<(usize, usize)>,
@@ -112,6 +117,7 @@ impl Queue {
             urgent: VecDeque::new(),
             chores: VecDeque::new(),
             closed: false,
+            swept: None,
             view: Vec::new(),
             places: Vec::new(),
         }
@@ -279,14 +285,15 @@ impl Queue {
         policy::decide(self.rule, &View { now, idle: self.idle, buckets: &self.view })
     }
 
-    /// Has inputs prepared so that rows of one shape find each other; one that is alone runs at once.
+    /// Has inputs prepared so that rows of one shape find each other.
     fn sort(&mut self, worker: usize, class: Class, now: Instant) -> Option<Errand> {
         let unsorted = self.lanes.iter().enumerate();
         let due = unsorted.filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
         let (_, lane) = due.min()?;
-        let others = self.lanes.iter().enumerate().filter(|(other, _)| *other != lane);
-        let alone = self.lanes[lane].is_one_alone() && others.map(|(_, of)| of).all(Lane::is_empty);
-        let jobs = self.lanes[lane].take_unsorted(class, now, SORTED_AT_ONCE, SORTED_BYTES);
+        // Idle workers share a burst here, too. A share of one finds no company: it runs at once.
+        let share = self.lanes[lane].n_unsorted().div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE);
+        let alone = share == 1 && self.lanes.iter().all(|lane| lane.n_sorted() == 0);
+        let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
         if alone {
             return Some(self.run(worker, lane, jobs, now));
         }
@@ -314,11 +321,16 @@ impl Queue {
         self.lanes.iter().all(Lane::is_empty)
     }
 
-    /// Takes out every job whose caller has gone, to be ended once the lock is released.
-    pub(super) fn sweep(&mut self) -> Vec<Job> {
+    /// Takes out every job whose caller has gone, to be ended once the lock is released; nothing where that
+    /// was done a moment ago: it looks at every job, and an overload refuses thousands a second.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Job> {
         let mut ended = Vec::new();
+        if self.swept.is_some_and(|swept| now < swept + BETWEEN_SWEEPS) {
+            return ended;
+        }
+        self.swept = Some(now);
         self.lanes.iter_mut().for_each(|lane| lane.sweep(&mut ended));
-        self.settle(&ended, Instant::now());
+        self.settle(&ended, now);
         ended
     }
 

@@ -88,8 +88,10 @@ impl Shared {
             return forecast;
         }
         // Callers who have gone still count until a worker passes them: look before refusing.
-        self.sweep();
-        self.queue().forecast(ask, class, Instant::now())
+        match self.sweep() {
+            0 => forecast,
+            _ => self.queue().forecast(ask, class, Instant::now()),
+        }
     }
 
     /// Queues jobs, all at once so that workers share them, where that breaks no promise. `promise` is
@@ -154,10 +156,12 @@ impl Shared {
         self.progress.send_replace(());
     }
 
-    /// Ends the jobs of callers who have gone, and with them gives back the room that they held.
-    pub(super) fn sweep(&self) {
-        let ended = self.queue().sweep();
+    /// Ends the jobs of callers who have gone, and with them gives back the room that they held: how many.
+    pub(super) fn sweep(&self) -> usize {
+        let ended = self.queue().sweep(Instant::now());
+        let n_ended = ended.len();
         ended.into_iter().for_each(Job::end);
+        n_ended
     }
 
     /// Takes no more jobs; what is queued is still answered.

@@ -160,7 +160,7 @@ async fn refusals_do_not_keep_workers_measuring() {
         ask(&pool, "2", minute()).unwrap().await.unwrap();
     }
     let measured = gate.runs().len() - before - asked;
-    // A measurement is four runs, after which it rests for fifty times as long.
-    let rests = began.elapsed().as_nanos() / (50 * 4 * RUN).as_nanos();
+    // A measurement is four runs, after which it rests for two hundred times as long.
+    let rests = began.elapsed().as_nanos() / (200 * 4 * RUN).as_nanos();
     assert!(measured <= 4 * (2 + rests as usize), "{measured} runs to measure, {rests} rests");
 }
