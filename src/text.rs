@@ -3,8 +3,11 @@
 //! Invariant: the work for a text is bounded by the model's `max_tokens`, not by the text's length,
 //! and reading less of a text never changes the ids that are kept.
 
+mod plain;
+
 use tokenizers::{PostProcessor, TruncationDirection};
 
+use self::plain::{Ids, Plain};
 use crate::error::Error;
 
 /// Bytes read for each token that may be kept: at first, and at most. English takes 4 to 5.
@@ -33,6 +36,10 @@ pub struct Encoded {
 /// Splits texts into the ids of tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The short way, where every part of the tokenizer is known.
+    plain: Option<Plain>,
+    /// The ids that are put before and behind every text.
+    around: [Vec<u32>; 2],
     /// Most tokens of the text itself, without those that are put around it.
     room: usize,
 }
@@ -53,8 +60,20 @@ impl Tokenizer {
         let room = max_tokens.checked_sub(n_added).filter(|room| *room > 0).ok_or_else(|| {
             format!("max_tokens is {max_tokens}, but the tokenizer itself adds {n_added} to each text")
         })?;
-        inner.encode_fast("a", true).map_err(|e| format!("it cannot encode a text: {e}"))?;
-        Ok(Self { inner, room })
+        let probe = inner.encode_fast("a", true).map_err(|e| format!("it cannot encode a text: {e}"))?;
+        let special = probe.get_special_tokens_mask();
+        let n_before = special.iter().take_while(|special| **special == 1).count();
+        let n_behind = special.iter().rev().take_while(|special| **special == 1).count();
+        let ids = probe.get_ids();
+        let around =
+            [ids[..n_before].to_vec(), ids[ids.len() - n_behind.min(ids.len() - n_before)..].to_vec()];
+        let plain = Plain::of(json).filter(|_| n_before + n_behind == n_added);
+        Ok(Self { inner, plain, around, room })
+    }
+
+    /// How many ids there are: each is below it, unless the file leaves some out.
+    pub fn n_words(&self) -> u32 {
+        u32::try_from(self.inner.get_vocab_size(true)).unwrap_or(u32::MAX)
     }
 
     /// Splits a text, without the white space around it.
@@ -66,11 +85,32 @@ impl Tokenizer {
         if text.is_empty() {
             return Err(Error::invalid("there is no text: send at least one word"));
         }
-        let (part, mut encoding) = self.encode_enough(text)?;
-        if encoding.is_empty() {
+        let encoded = match self.encode_plainly(text) {
+            Some(encoded) => encoded,
+            None => self.encode_by_library(text)?,
+        };
+        if encoded.ids.is_empty() {
             return Err(Error::invalid(
                 "the text holds nothing that the model reads: send at least one word",
             ));
+        }
+        Ok(encoded)
+    }
+
+    /// Takes the short way, where tokenizer and text allow it. No ids where the text holds none.
+    fn encode_plainly(&self, text: &str) -> Option<Encoded> {
+        let part = beginning(text, (self.room + MARGIN) * MOST_BYTES);
+        let Ids { ids, more } = self.plain.as_ref()?.encode(part, self.room)?;
+        let truncated = if more || part.len() < text.len() { Truncated::Yes } else { Truncated::No };
+        let [before, behind] = &self.around;
+        let ids = if ids.is_empty() { ids } else { [before.as_slice(), &ids, behind].concat() };
+        Some(Encoded { ids, truncated })
+    }
+
+    fn encode_by_library(&self, text: &str) -> Result<Encoded, Error> {
+        let (part, mut encoding) = self.encode_enough(text)?;
+        if encoding.is_empty() {
+            return Ok(Encoded { ids: Vec::new(), truncated: Truncated::No });
         }
         let is_cut = part.len() < text.len() || encoding.len() > self.room;
         encoding.truncate(self.room, 0, TruncationDirection::Right);
@@ -252,7 +292,71 @@ mod tests {
         assert_eq!(Buckets::new(1).lengths(), [1]);
     }
 
+    /// Says whether the short way was taken, after holding it to the library's.
+    fn both_ways(tokenizer: &Tokenizer, text: &str) -> bool {
+        let text = text.trim();
+        let Some(found) = tokenizer.encode_plainly(text) else { return false };
+        let expected = tokenizer.encode_by_library(text).unwrap();
+        assert_eq!(found.ids, expected.ids, "{text:?}");
+        // Of a text without a token within reach it does not matter.
+        assert!(found.ids.is_empty() || found.truncated == expected.truncated, "{text:?}");
+        true
+    }
+
+    fn shipped(max_tokens: usize) -> Tokenizer {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/sentiment/tokenizer.json");
+        Tokenizer::from_json(&std::fs::read(path).unwrap(), max_tokens).unwrap()
+    }
+
+    #[test]
+    fn the_short_way_gives_what_the_library_gives() {
+        let tokenizers = [shipped(256), shipped(7), plain(16)].into_iter();
+        let with_marks = [fixtures::bracketed(), fixtures::bert()];
+        let all = tokenizers.chain(with_marks.map(|json| Tokenizer::from_json(json.as_bytes(), 12).unwrap()));
+        for tokenizer in all {
+            for text in [
+                "A gorgeous, witty, seductive movie.",
+                "It isn't that she'll DON'T: n't 'tis 'em they've -LRB- sic -RRB- ``so'' <br /><br>and/or\\/ \\*",
+                "\u{201c}Good\u{201d} \u{2014} it\u{2019}s a 1990\u{2013}95 film",
+                "good\u{0}bad\tfilm\u{b}very\u{7f}good ##s ##good",
+                "...!!! ?? 3.14 $5 a_b __ x-y",
+                &"antidisestablishmentarianism ".repeat(3),
+                &"z".repeat(200),
+                &"good ".repeat(400),
+                &format!("{}good", "! ".repeat(70_000)),
+                &" \n".repeat(100_000),
+            ] {
+                assert!(both_ways(&tokenizer, text), "{text:.40} takes the long way");
+            }
+            for text in ["caf\u{e9}", "\u{4e2d}\u{6587}", "\u{ff21}", "e\u{301}"] {
+                assert!(!both_ways(&tokenizer, text), "{text} takes the short way");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_with_an_unknown_part_takes_the_long_way() {
+        for (part, other) in [
+            ("\"type\":\"Lowercase\"", "\"type\":\"Prepend\",\"prepend\":\"x\""),
+            ("\"behavior\":\"Removed\"", "\"behavior\":\"Isolated\""),
+            ("\"special\":true", "\"special\":false"),
+        ] {
+            let json = fixtures::plain();
+            assert!(json.contains(part), "{json}");
+            let tokenizer = Tokenizer::from_json(json.replace(part, other).as_bytes(), 16).unwrap();
+            assert!(tokenizer.plain.is_none(), "{other}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_plain_text_has_the_same_ids_on_both_ways(
+            text in "([ -~]|[\\x00-\\x7f]|n't|'s|<br />|\u{2019}|\u{201c}|\u{2014}|good|films|GOOD){0,80}",
+            max_tokens in 1usize..40,
+        ) {
+            prop_assert!(text.trim().is_empty() || both_ways(&plain(max_tokens), &text));
+        }
+
         #[test]
         fn padding_is_never_more_than_a_quarter(max_tokens in 1usize..9000, share in 0.0..1.0) {
             let buckets = Buckets::new(max_tokens);

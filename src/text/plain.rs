@@ -1,0 +1,241 @@
+//! The short way for plain texts: ids without the offsets, spans and copies that the library keeps for
+//! each character of a text.
+//!
+//! Invariant: it gives the ids that the library gives, or nothing. It is made only for a tokenizer of
+//! which it knows every part, and takes only texts of characters that no Unicode rule changes.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use regex::Regex;
+use serde_json::Value;
+
+/// A tokenizer whose parts are all known: normalisers, a split into words, WordPiece (Schuster and
+/// Nakajima 2012: the longest piece of the vocabulary that a word begins with, again and again).
+pub(super) struct Plain {
+    steps: Vec<Step>,
+    split: Split,
+    pieces: Pieces,
+}
+
+/// The ids of a text's first tokens.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) ids: Vec<u32>,
+    /// Whether there are more.
+    pub(super) more: bool,
+}
+
+/// What a normaliser does to characters that no Unicode rule changes.
+enum Step {
+    Lowercase,
+    Replace {
+        from: String,
+        to: String,
+    },
+    /// Drops control characters and makes white space a space, as BERT does.
+    Clean,
+}
+
+/// How a text is split into words.
+enum Split {
+    /// What the pattern matches.
+    Matches(Regex),
+    /// What white space and punctuation are between, and each mark of punctuation.
+    Bert,
+}
+
+impl Plain {
+    /// Reads a `tokenizer.json`; nothing where a part of it is not known.
+    pub(super) fn of(json: &[u8]) -> Option<Self> {
+        let file: Value = serde_json::from_slice(json).ok()?;
+        // Special tokens are never looked for in callers' texts; others would have to be.
+        let added = file.get("added_tokens")?.as_array()?;
+        if !added.iter().all(|token| token.get("special") == Some(&Value::Bool(true))) {
+            return None;
+        }
+        let mut steps = Vec::new();
+        normaliser(&file["normalizer"], &mut steps)?;
+        Some(Self { steps, split: split(&file["pre_tokenizer"])?, pieces: Pieces::of(&file["model"])? })
+    }
+
+    /// The ids of the first `most` tokens; nothing where a character is not plain.
+    pub(super) fn encode(&self, text: &str, most: usize) -> Option<Ids> {
+        if !text.is_ascii() && !text.chars().all(is_plain) {
+            return None;
+        }
+        let mut text = Cow::Borrowed(text);
+        for step in &self.steps {
+            step.apply(&mut text);
+        }
+        let mut ids = Vec::with_capacity(most.min(text.len() / 2 + 1));
+        match &self.split {
+            Split::Matches(pattern) => {
+                let words = pattern.find_iter(&text).map(|found| found.as_str());
+                self.pieces.push_all(words, most, &mut ids);
+            }
+            Split::Bert => self.pieces.push_all(bert_words(&text), most, &mut ids),
+        }
+        let more = ids.len() > most;
+        ids.truncate(most);
+        Some(Ids { ids, more })
+    }
+}
+
+/// Characters that stay as they are under every normal form, are no accents, and have no case but
+/// ASCII's: ASCII, curved quotation marks and dashes.
+fn is_plain(c: char) -> bool {
+    c.is_ascii() || matches!(c, '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '\u{2013}' | '\u{2014}')
+}
+
+fn normaliser(spec: &Value, steps: &mut Vec<Step>) -> Option<()> {
+    if spec.is_null() {
+        return Some(());
+    }
+    match spec.get("type")?.as_str()? {
+        "Sequence" => {
+            for spec in spec.get("normalizers")?.as_array()? {
+                normaliser(spec, steps)?;
+            }
+        }
+        "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" => {}
+        "Lowercase" => steps.push(Step::Lowercase),
+        "Replace" => {
+            let from = spec.get("pattern")?.get("String")?.as_str()?.to_owned();
+            let to = spec.get("content")?.as_str()?.to_owned();
+            if from.is_empty() || !to.chars().all(is_plain) {
+                return None;
+            }
+            steps.push(Step::Replace { from, to });
+        }
+        "BertNormalizer" => {
+            let is = |key: &str| spec.get(key)?.as_bool();
+            if is("clean_text")? {
+                steps.push(Step::Clean);
+            }
+            if is("lowercase")? {
+                steps.push(Step::Lowercase);
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn split(spec: &Value) -> Option<Split> {
+    match spec.get("type")?.as_str()? {
+        "BertPreTokenizer" => Some(Split::Bert),
+        "Split" => {
+            let kept = spec.get("invert") == Some(&Value::Bool(true))
+                && spec.get("behavior")?.as_str()? == "Removed";
+            // Where the pattern needs more than a regular language, the library's engine is needed.
+            let pattern = Regex::new(spec.get("pattern")?.get("Regex")?.as_str()?).ok()?;
+            (kept && !pattern.is_match("")).then_some(Split::Matches(pattern))
+        }
+        _ => None,
+    }
+}
+
+impl Step {
+    fn apply(&self, text: &mut Cow<'_, str>) {
+        match self {
+            Self::Lowercase => {
+                if text.bytes().any(|c| c.is_ascii_uppercase()) {
+                    text.to_mut().make_ascii_lowercase();
+                }
+            }
+            Self::Replace { from, to } => {
+                if memchr::memmem::find(text.as_bytes(), from.as_bytes()).is_some() {
+                    *text = Cow::Owned(text.replace(from.as_str(), to));
+                }
+            }
+            Self::Clean => {
+                let is_kept = |c: char| !c.is_ascii_control() || matches!(c, '\t' | '\n' | '\r');
+                if text.bytes().any(|c| c.is_ascii_control()) {
+                    let clean = text.chars().filter(|c| is_kept(*c));
+                    *text = Cow::Owned(clean.map(|c| if c.is_whitespace() { ' ' } else { c }).collect());
+                }
+            }
+        }
+    }
+}
+
+/// Words between white space and punctuation, and each mark of punctuation.
+fn bert_words(text: &str) -> impl Iterator<Item = &str> {
+    let is_mark = |c: char| c.is_ascii_punctuation() || !c.is_ascii();
+    text.split_whitespace().flat_map(move |run| {
+        run.split_inclusive(is_mark).flat_map(move |part| {
+            let mark = part.char_indices().next_back().filter(|(_, c)| is_mark(*c)).map(|(at, _)| at);
+            let (word, mark) = part.split_at(mark.unwrap_or(part.len()));
+            [word, mark].into_iter().filter(|word| !word.is_empty())
+        })
+    })
+}
+
+/// A vocabulary of WordPiece.
+struct Pieces {
+    /// By what a word begins with, and by what it goes on with.
+    first: HashMap<Box<str>, u32>,
+    further: HashMap<Box<str>, u32>,
+    unknown: u32,
+    /// Bytes of the longest piece.
+    longest: usize,
+    /// Longer words are unknown.
+    most_chars: usize,
+}
+
+impl Pieces {
+    fn of(model: &Value) -> Option<Self> {
+        if model.get("type")?.as_str()? != "WordPiece" {
+            return None;
+        }
+        let prefix = model.get("continuing_subword_prefix")?.as_str()?;
+        let mut first: HashMap<Box<str>, u32> = HashMap::new();
+        for (piece, id) in model.get("vocab")?.as_object()? {
+            first.insert(Box::from(piece.as_str()), u32::try_from(id.as_u64()?).ok()?);
+        }
+        let goes_on = first.iter().filter_map(|(piece, id)| Some((piece.strip_prefix(prefix)?, id)));
+        Some(Self {
+            further: goes_on.map(|(rest, id)| (Box::from(rest), *id)).collect(),
+            unknown: *first.get(model.get("unk_token")?.as_str()?)?,
+            longest: first.keys().map(|piece| piece.len()).max()?,
+            most_chars: usize::try_from(model.get("max_input_chars_per_word")?.as_u64()?).ok()?,
+            first,
+        })
+    }
+
+    /// Pushes the ids of words until there are more than `most`.
+    fn push_all<'t>(&self, words: impl Iterator<Item = &'t str>, most: usize, ids: &mut Vec<u32>) {
+        for word in words {
+            self.push(word, ids);
+            if ids.len() > most {
+                return;
+            }
+        }
+    }
+
+    fn push(&self, word: &str, ids: &mut Vec<u32>) {
+        let n_before = ids.len();
+        if word.len() > self.most_chars && word.chars().count() > self.most_chars {
+            ids.push(self.unknown);
+            return;
+        }
+        let (mut rest, mut pieces) = (word, &self.first);
+        while !rest.is_empty() {
+            let mut end = rest.floor_char_boundary(self.longest);
+            let found = loop {
+                match pieces.get(&rest[..end]) {
+                    Some(id) => break Some(*id),
+                    None if end == 0 => break None,
+                    None => end = rest.floor_char_boundary(end - 1),
+                }
+            };
+            let Some(id) = found.filter(|_| end > 0) else {
+                ids.truncate(n_before);
+                ids.push(self.unknown);
+                return;
+            };
+            ids.push(id);
+            (rest, pieces) = (&rest[end..], &self.further);
+        }
+    }
+}
