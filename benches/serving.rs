@@ -25,7 +25,6 @@ use std::{
 
 use lepton::{
     config::Config,
-    image::ImageLimits,
     pool::Loaded,
     repository,
     task::{Input, TaskOptions},
@@ -35,8 +34,9 @@ use lepton::{
 use self::support::{
     client::{Caller, Failure, saturate},
     median,
+    picture::portrait,
     served::Served,
-    work::{SENTENCE, Work, portrait},
+    work::{SENTENCE, Work},
 };
 
 /// Rounds of each measurement; the median of their ratios is printed.
@@ -60,10 +60,7 @@ fn main() -> Result<(), Failure> {
 }
 
 fn task_options() -> TaskOptions {
-    let limits = Config::default().limits;
-    let image =
-        ImageLimits { pixels: limits.image_pixels, side: limits.image_side, memory: limits.image_memory.0 };
-    TaskOptions { image }
+    TaskOptions::from(&Config::default().limits)
 }
 
 fn measure(work: &Work, input: &Input, workers: usize) -> Result<(), Failure> {

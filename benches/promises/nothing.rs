@@ -30,7 +30,7 @@ pub(crate) fn declared() -> Result<Declared, Failure> {
         batch: BatchSpec::default(),
         load: Box::new(move || {
             let task = Echo { row, labels: vec!["positive".into(), "negative".into()] };
-            Ok(Loaded { engine: Arc::new(Nothing(signature)), task: Arc::new(task) })
+            Ok(Loaded { engine: Arc::new(Nothing(signature)), task: Arc::new(task), precision: None })
         }),
     })
 }

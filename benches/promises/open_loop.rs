@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use lepton::load::{Arrivals, Rate};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::support::client::{Caller, Failure};
@@ -69,14 +70,13 @@ pub(crate) fn offer(load: &Load) -> Result<Seen, Failure> {
 async fn drive(load: &Load<'_>, began: Instant) -> Result<Seen, Failure> {
     let idle = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::new(Mutex::new(BTreeMap::<u16, Vec<Duration>>::new()));
-    let mut random = Random(load.seed);
-    let (mut due, mut n_open, mut late) = (began, 0, Vec::new());
+    let rate = Rate::per_second(load.rate).ok_or("a load without a rate")?;
+    let arrivals = Arrivals::Poisson { rate, seed: load.seed };
+    let (mut n_open, mut late) = (0, Vec::new());
     let mut asking = tokio::task::JoinSet::new();
-    for request in load.requests.iter().cycle() {
-        due += Duration::from_secs_f64(random.exponential() / load.rate);
-        if due > began + load.time {
-            break;
-        }
+    let offsets = arrivals.schedule().take_while(|offset| *offset <= load.time);
+    for (offset, request) in offsets.zip(load.requests.iter().cycle()) {
+        let due = began + offset;
         if due > Instant::now() {
             tokio::time::sleep_until(due.into()).await;
         }
@@ -121,23 +121,4 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): the same arrivals in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Exponentially distributed, with mean 1.
-    fn exponential(&mut self) -> f64 {
-        let uniform = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        -uniform.ln()
-    }
 }

@@ -14,7 +14,7 @@ use super::{
     support::{
         client::{Failure, post, saturate},
         median,
-        work::portrait,
+        picture::portrait,
     },
 };
 

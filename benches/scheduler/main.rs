@@ -15,6 +15,8 @@
 
 mod closed;
 mod open;
+#[path = "../support/picture.rs"]
+mod picture;
 mod texts;
 
 use std::{
@@ -23,16 +25,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use lepton::{
     config::Config,
-    image::ImageLimits,
     manifest::Balance,
     metrics::Metrics,
     pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply, Rule},
     repository,
     task::{Input, TaskOptions},
 };
+
+use self::picture::portrait;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -54,21 +56,15 @@ struct Contender {
 
 impl Contender {
     fn start(name: &'static str, rule: Rule, network: &str, workers: usize) -> Result<Self, Failure> {
-        let config = Config::default();
-        let image = ImageLimits {
-            pixels: config.limits.image_pixels,
-            side: config.limits.image_side,
-            memory: config.limits.image_memory.0,
-        };
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        let found = repository::scan(&models, TaskOptions { image })?;
+        let found = repository::scan(&models, TaskOptions::from(&Config::default().limits))?;
         let declared = found.into_iter().map(|found| found.declared);
         let declared = declared.filter(|declared| declared.name.as_str() == network).collect();
         // Room for the longest queue that the open loop can make before its deadlines refuse more.
         let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30, rule };
         let pool = ModelPool::start(&options, declared, &Metrics::new())?;
         let model = Arc::clone(pool.model(network)?);
-        Ok(Self { name, pool, model, inputs: inputs(network) })
+        Ok(Self { name, pool, model, inputs: inputs(network)? })
     }
 
     /// Waits until the model is measured, and not only ready.
@@ -99,32 +95,15 @@ impl Contender {
     }
 }
 
-fn inputs(network: &str) -> Arc<[Input]> {
-    match network {
-        "face" => [Input::Image(portrait())].into(),
+fn inputs(network: &str) -> Result<Arc<[Input]>, Failure> {
+    Ok(match network {
+        "face" => [Input::Image(portrait(250)?)].into(),
         _ => {
             // Dealt like cards, so that long and short ones come mixed.
             let order = (0..texts::TEXTS.len()).map(|i| i * 17 % texts::TEXTS.len());
             order.map(|i| Input::Text(texts::TEXTS[i].to_owned())).collect()
         }
-    }
-}
-
-/// A JPEG with about the detail of a photograph, drawn by code.
-fn portrait() -> Bytes {
-    let picture = image::RgbImage::from_fn(250, 250, |x, y| {
-        let (dx, dy) = (x as f32 - 125.0, y as f32 - 120.0);
-        let face = (1.0 - (dx * dx / 6400.0 + dy * dy / 10000.0)).clamp(0.0, 1.0);
-        let grain = ((x * 37 + y * 91 + x * y * 3) % 23) as f32;
-        let tone = |base: f32, gain: f32| (base + gain * face + grain + dy * 0.2).clamp(0.0, 255.0) as u8;
-        image::Rgb([tone(60.0, 140.0), tone(70.0, 90.0), tone(80.0, 60.0)])
-    });
-    let mut jpeg = Vec::new();
-    let encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
-    if let Err(error) = encoder.encode(&picture, 250, 250, jpeg_encoder::ColorType::Rgb) {
-        unreachable!("a drawn picture encodes: {error}");
-    }
-    Bytes::from(jpeg)
+    })
 }
 
 fn main() -> Result<(), Failure> {

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lepton::pool::Reply;
+use lepton::{
+    load::{Arrivals, Rate},
+    pool::Reply,
+};
 use tokio::sync::mpsc;
 
 use crate::{Contender, Failure, median};
@@ -85,11 +88,13 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
 
 /// Offers `rate` requests a second for a while.
 async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcome, Failure> {
+    let rate = Rate::per_second(rate).ok_or("a load without a rate")?;
+    let arrivals = Arrivals::Poisson { rate, seed };
     let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Reply)>();
     let offering = Arc::clone(contender);
     let generator = thread::Builder::new()
         .name("arrivals".to_owned())
-        .spawn(move || offer(&offering, rate, seed, &sender))?;
+        .spawn(move || offer(&offering, &arrivals, &sender))?;
     let mut answers = tokio::task::JoinSet::new();
     while let Some((intended, reply)) = receiver.recv().await {
         answers.spawn(async move { (reply.await.is_ok(), intended.elapsed()) });
@@ -108,18 +113,13 @@ async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcom
 /// Asks when it is time to, and hands on what has to be waited for.
 fn offer(
     contender: &Contender,
-    rate: f64,
-    seed: u64,
+    arrivals: &Arrivals,
     replies: &mpsc::UnboundedSender<(Instant, Reply)>,
 ) -> (Outcome, Instant) {
-    let (mut outcome, mut random) = (Outcome::default(), SplitMix(seed));
+    let mut outcome = Outcome::default();
     let began = Instant::now();
-    let mut intended = began;
-    loop {
-        intended += Duration::from_secs_f64(-random.uniform().ln() / rate);
-        if intended > began + ROUND {
-            return (outcome, began);
-        }
+    for offset in arrivals.schedule().take_while(|offset| *offset <= ROUND) {
+        let intended = began + offset;
         let now = Instant::now();
         if intended > now {
             thread::sleep(intended - now);
@@ -131,18 +131,5 @@ fn offer(
             Err(_) => outcome.refused += 1,
         }
     }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): enough for arrivals, and the same on every run.
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// Uniform in (0, 1].
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 + f64::MIN_POSITIVE
-    }
+    (outcome, began)
 }

@@ -1,6 +1,7 @@
 //! What the benchmarks share: callers, what they bring, and a server in this process.
 
 pub(crate) mod client;
+pub(crate) mod picture;
 pub(crate) mod served;
 pub(crate) mod work;
 

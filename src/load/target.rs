@@ -12,7 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{answer, arrivals::Chance};
+use super::answer;
+use crate::random::Chance;
 
 /// A URL of plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
