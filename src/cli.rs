@@ -21,7 +21,6 @@ use crate::{
         ServerSection, Workers,
     },
     cores,
-    image::ImageLimits,
     metrics::Metrics,
     pool::{ModelPool, PoolOptions, Rule},
     repository::{self, Found},
@@ -211,10 +210,7 @@ fn workers(config: &Config) -> usize {
 
 /// Finds the models, without loading them.
 fn find_models(config: &Config) -> Result<Vec<Found>> {
-    let limits = &config.limits;
-    let image =
-        ImageLimits { pixels: limits.image_pixels, side: limits.image_side, memory: limits.image_memory.0 };
-    Ok(repository::scan(&config.models.dir, TaskOptions { image })?)
+    Ok(repository::scan(&config.models.dir, TaskOptions::from(&config.limits))?)
 }
 
 /// Starts the worker threads, which load what was found.

@@ -5,6 +5,7 @@
 
 mod balance;
 mod labels;
+mod precision;
 
 use std::{
     borrow::Cow,
@@ -13,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{balance::Balance, labels::Labels};
+pub use self::{balance::Balance, labels::Labels, precision::Asked};
 
 /// One model folder's `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Manifest {
     /// Under which terms the network may be used.
     #[serde(default)]
     pub licence: String,
+    /// What the factors of its products may be rounded to.
+    #[serde(default)]
+    pub precision: Asked,
     /// What the network is for.
     pub task: TaskSpec,
     /// How its rows may be batched.
@@ -288,7 +292,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let manifest = Manifest::parse(SENTIMENT).unwrap();
         assert_eq!(manifest.batch, BatchSpec { max_rows: 32, balance: Balance::Fast });
-        assert_eq!(manifest.licence, "");
+        assert_eq!((manifest.licence.as_str(), manifest.precision), ("", Asked::Auto));
         let TaskSpec::TextClassification(spec) = &manifest.task else { panic!("{manifest:?}") };
         assert_eq!(spec.labels, Labels::File("labels.txt".into()));
         assert_eq!((spec.temperature, spec.pad_id, spec.mask.as_deref()), (1.0, 0, None));

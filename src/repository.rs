@@ -13,6 +13,7 @@
 
 mod folder;
 mod hugging_face;
+mod precision;
 
 use std::{
     fs,
@@ -24,7 +25,11 @@ use thiserror::Error;
 
 use self::folder::Folder;
 use crate::{
-    engine::{Engine, tract::TractEngine},
+    engine::{
+        Engine,
+        kernels::{Form, Precision},
+        tract::TractEngine,
+    },
     manifest::{BatchSpec, Manifest, ModelName, Version},
     pool::{Declared, Loaded},
     task::{self, TaskOptions},
@@ -119,18 +124,24 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
     let bytes = folder.read(network, MAX_NETWORK)?;
     // Weights beside the network may not lead out of the folder that the network stands in.
     let beside = folder.path().join(network.parent().unwrap_or(Path::new("")));
-    let engine = TractEngine::load(&bytes, Some(&beside))
-        .map_err(|error| format!("{}: {error}", network.display()))?;
+    let engine = |form| {
+        TractEngine::load_with(&bytes, Some(&beside), form)
+            .map_err(|error| format!("{}: {error}", network.display()))
+    };
+    let exact = engine(Form::best(Precision::F32))?;
     let manifest = match source {
         Source::Manifest(manifest) => (**manifest).clone(),
-        Source::HuggingFace(description) => description.manifest(engine.signature())?,
+        Source::HuggingFace(description) => description.manifest(exact.signature())?,
     };
     for file in manifest.task.files() {
         folder.check(file, MAX_TASK_FILE)?;
     }
-    let task = task::build(&manifest.task, folder.path(), engine.signature(), options)
+    let task = task::build(&manifest.task, folder.path(), exact.signature(), options)
         .map_err(|error| error.to_string())?;
-    Ok(Loaded { engine: Arc::new(engine), task })
+    let form = Form::best(Precision::Bf16);
+    let load = |form| engine(Some(form));
+    let (engine, chosen) = precision::choose(manifest.precision, &*task, exact, form, load)?;
+    Ok(Loaded { engine: Arc::new(engine), task, precision: Some(chosen) })
 }
 
 /// What says what a network is for.

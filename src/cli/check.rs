@@ -12,7 +12,7 @@ use super::find_models;
 use crate::{
     config::{ByteSize, Config, Workers},
     cores,
-    engine::Port,
+    engine::{KernelUse, Port},
     pool::{self, Best, Loaded, Measured, Survey},
     repository::Found,
 };
@@ -67,13 +67,15 @@ struct Checked {
 
 impl Checked {
     fn of(loaded: &Loaded, load: Duration, max_rows: usize) -> Result<Self, String> {
-        let Loaded { engine, task } = loaded;
+        let Loaded { engine, task, precision } = loaded;
         let signature = engine.signature();
         let survey = pool::survey(loaded, max_rows)?;
         let mut notes: Vec<String> = Vec::new();
         notes.extend(signature.inputs.iter().map(|port| format!("takes {}", described(port))));
         notes.extend(signature.outputs.iter().map(|port| format!("gives {}", described(port))));
         notes.push(format!("labels {}", task.labels().join(", ")));
+        notes.extend(precision.iter().map(|chosen| format!("precision {chosen}")));
+        notes.extend(kernels(engine.kernels()));
         notes.extend(costs(&survey));
         let cells =
             [task.kind().to_owned(), task.labels().len().to_string(), milliseconds(load), range(&survey)];
@@ -83,6 +85,15 @@ impl Checked {
 
 fn described(port: &Port) -> String {
     format!("{}: {}", port.name, port.describe())
+}
+
+/// What runs which share of the network's products.
+fn kernels(uses: &[KernelUse]) -> impl Iterator<Item = String> {
+    uses.iter().map(|part| {
+        let KernelUse { operator, kernel, share, reason } = part;
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{:.1} % of the products in {operator} on {kernel}{reason}", share * 100.0)
+    })
 }
 
 /// CPU time of the network per row in its best runs, for the cheapest and the dearest shape.

@@ -4,11 +4,14 @@
 //! reaches another caller's answer.
 
 pub mod kernels;
+mod precision;
 pub mod tract;
 
 use thiserror::Error;
 
-use crate::tensor::{DType, Tensors};
+pub use self::precision::{Chosen, Compared};
+
+use crate::tensor::{DType, Tensor, TensorError, Tensors};
 
 /// A loaded network. Shared by all worker threads.
 pub trait Engine: Send + Sync {
@@ -29,6 +32,26 @@ pub trait Session {
     /// Runs a batch: one tensor per input, in signature order, each with the rows as leading axis.
     /// Answers one tensor per output in signature order, again with the rows as leading axis.
     fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError>;
+}
+
+/// Stacks rows (one tensor per input each, without the batch axis), runs them, and splits the outputs by
+/// row again.
+///
+/// # Errors
+/// [`EngineError::Batch`] where rows differ in shape, or the answer has another number of rows; what the
+/// session says.
+pub fn run_rows(session: &mut dyn Session, rows: &[&Tensors]) -> Result<Vec<Tensors>, EngineError> {
+    let misfit = |error: TensorError| EngineError::Batch(error.to_string());
+    let n_inputs = rows.first().map_or(0, |row| row.len());
+    let stack = |input: usize| Tensor::stack(rows.iter().map(|row| &row[input]));
+    let batch: Tensors = (0..n_inputs).map(stack).collect::<Result<_, _>>().map_err(misfit)?;
+    let outputs = session.run(batch)?;
+    let mut by_row: Vec<Tensors> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
+    for output in &outputs {
+        let parts = output.split(rows.len()).map_err(misfit)?;
+        by_row.iter_mut().zip(parts).for_each(|(row, part)| row.push(part));
+    }
+    Ok(by_row)
 }
 
 /// A part of a network's work, and what runs it.

@@ -5,8 +5,8 @@
 
 mod cache;
 mod conv;
-mod gru;
 mod network;
+mod recurrent;
 mod rows;
 mod taken;
 mod values;
@@ -34,7 +34,10 @@ use self::{
     values::{Gathered, datum_type, rows_of},
 };
 use crate::{
-    engine::{Dim, Engine, EngineError, KernelUse, Session, Signature, kernels::Form},
+    engine::{
+        Dim, Engine, EngineError, KernelUse, Session, Signature,
+        kernels::{Form, Precision},
+    },
     tensor::{Tensor, Tensors},
 };
 
@@ -75,7 +78,7 @@ impl TractEngine {
     /// [`EngineError::Load`] where the bytes are broken, demand too much or cannot be planned;
     /// [`EngineError::Unsupported`] where they are sound but not served. It never panics.
     pub fn load(bytes: &[u8], folder: Option<&Path>) -> Result<Self, EngineError> {
-        Self::load_with(bytes, folder, Form::best())
+        Self::load_with(bytes, folder, Form::best(Precision::F32))
     }
 
     /// As [`TractEngine::load`], with the kernels of one form, or with none of them.
@@ -94,7 +97,7 @@ impl TractEngine {
     ) -> Result<Self, EngineError> {
         let mut network = unwound(|| Network::read(bytes, folder, limits))?;
         if let Some(form) = form {
-            gru::take(&mut network.model, form);
+            recurrent::take(&mut network.model, form);
         }
         Ok(Self { network: Arc::new(Loaded::new(network, Taken::new(form))?) })
     }
@@ -304,7 +307,7 @@ fn any_plan(network: &InferenceModel, signature: &Signature, taken: &Taken) -> O
         let network = network.into_typed()?;
         let carries =
             |node: &TypedNode| node.op.state(&EvalContext::out_of_plan()).map(|state| state.is_some());
-        if !gru::is_taken(&network)
+        if !recurrent::is_taken(&network)
             || network.nodes().iter().map(carries).collect::<TractResult<Vec<_>>>()?.contains(&true)
         {
             return Ok(None);

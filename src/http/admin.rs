@@ -19,9 +19,9 @@ use super::{
     problem::{KINDS, Refusal},
 };
 use crate::{
-    engine::{Dim, Port},
+    engine::{Chosen, Dim, KernelUse, Port},
     error::Error,
-    manifest::{Balance, Version},
+    manifest::{Asked, Balance, Version},
     pool::{Best, Measured, Model, State as ModelState},
 };
 
@@ -143,6 +143,10 @@ struct ModelBody<'a> {
     inputs: Option<Vec<PortBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<PortBody<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<PrecisionBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<KernelBody<'a>>,
     batch: BatchBody,
     cost: Vec<CostBody>,
 }
@@ -165,6 +169,8 @@ impl<'a> ModelBody<'a> {
             labels: model.task().map(|task| task.labels().iter().map(|label| &**label).collect()),
             inputs: model.signature().map(|signature| ports(&signature.inputs)),
             outputs: model.signature().map(|signature| ports(&signature.outputs)),
+            precision: model.precision().map(PrecisionBody::of),
+            kernels: model.kernels().iter().map(KernelBody::of).collect(),
             batch: BatchBody::of(model),
             cost: model.measured().iter().map(CostBody::of).collect(),
         }
@@ -194,6 +200,49 @@ impl<'a> PortBody<'a> {
             Dim::Free(name) => DimBody::Free(name),
         };
         Self { name: &port.name, dtype: port.dtype.to_string(), shape: port.shape.iter().map(dim).collect() }
+    }
+}
+
+/// The precision of a network's products, and on what evidence.
+#[derive(Serialize)]
+struct PrecisionBody<'a> {
+    asked: Asked,
+    used: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes: Option<usize>,
+    /// Between the scores of any label, in f32 and in bf16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest_difference: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+impl<'a> PrecisionBody<'a> {
+    fn of(chosen: &'a Chosen) -> Self {
+        Self {
+            asked: chosen.asked,
+            used: chosen.used.to_string(),
+            probes: chosen.compared.map(|compared| compared.n_probes),
+            largest_difference: chosen.compared.map(|compared| compared.largest_difference),
+            reason: chosen.reason.as_deref(),
+        }
+    }
+}
+
+/// What runs which share of a network's products.
+#[derive(Serialize)]
+struct KernelBody<'a> {
+    operator: &'a str,
+    kernel: &'a str,
+    share: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl<'a> KernelBody<'a> {
+    fn of(part: &'a KernelUse) -> Self {
+        let share = (part.share * 1e4).round() / 1e4;
+        Self { operator: &part.operator, kernel: &part.kernel, share, reason: part.reason }
     }
 }
 

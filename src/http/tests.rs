@@ -110,7 +110,7 @@ fn declared(name: &str, kind: &'static str) -> Declared {
         batch: BatchSpec { max_rows: 4, ..BatchSpec::default() },
         load: Box::new(move || {
             let task = Counting { kind, labels: vec!["bytes".into(), "again".into()] };
-            Ok(Loaded { engine: Arc::new(Counter(signature)), task: Arc::new(task) })
+            Ok(Loaded { engine: Arc::new(Counter(signature)), task: Arc::new(task), precision: None })
         }),
     }
 }

@@ -78,6 +78,17 @@ impl Preprocessing {
         Ok(self.normalise(picture, &pixels, stored_target, target))
     }
 
+    /// Fills one row, channel by channel, with the levels that `draw` gives for channel, x and y.
+    pub fn drawn(&self, draw: impl Fn(usize, u32, u32) -> u8) -> Vec<f32> {
+        let draw = &draw;
+        let plane = |(channel, levels): (usize, &'_ [f32; 256])| {
+            let levels = *levels;
+            let line = move |y| (0..self.size.width).map(move |x| levels[usize::from(draw(channel, x, y))]);
+            (0..self.size.height).flat_map(line)
+        };
+        self.levels.iter().enumerate().flat_map(plane).collect()
+    }
+
     fn normalise(&self, picture: &Picture, pixels: &[u8], stored: Size, target: Rect) -> Vec<f32> {
         let walk = picture.orientation.walk(stored);
         let plane = self.size.pixels() as usize;

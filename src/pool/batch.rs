@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    engine::Session,
+    engine::run_rows,
     error::Error,
     metrics::Cost,
     pool::{
@@ -22,7 +22,7 @@ use crate::{
         queue::{Batch, Done, Report},
         sessions::Sessions,
     },
-    tensor::{Tensor, Tensors},
+    tensor::Tensors,
 };
 
 /// A prepared row and who waits for it.
@@ -91,8 +91,7 @@ fn ready(model: &Model, job: Job, loaded: &Loaded, report: &mut Report) -> Optio
     let ahead = matches!(matter, Matter::Row(_));
     let (row, caller) = prepare(matter, caller, loaded)?;
     report.charged += terms.charge.as_secs_f64();
-    report.expected +=
-        (model.row_cost(row.bucket, terms.bytes).saturating_sub(model.run_cost(row.bucket, 1))).as_secs_f64();
+    report.expected += model.handling_cost(terms.bytes).as_secs_f64();
     if ahead {
         // The batch took that time as well, only earlier.
         report.wall += row.prepare.wall.as_secs_f64();
@@ -152,22 +151,11 @@ fn run_group(
     report.expected += model.run_cost(first.row.bucket, group.len()).as_secs_f64();
     let meter = Meter::start();
     let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
-    let outputs = sessions.of(model.lane(), loaded).map_err(|error| error.to_string()).and_then(|session| {
-        // Nobody knows what state a session is in after a panic.
-        guarded(|| infer(session, &tensors)).unwrap_or_else(|panic| Err(format!("{PANICKED}{panic}")))
-    });
-    match outputs {
+    match sessions.run(model.lane(), loaded, |session| run_rows(session, &tensors)) {
         Ok(outputs) => answer(model, loaded, group, outputs, meter.read(), report),
-        Err(reason) => {
-            if reason.starts_with(PANICKED) {
-                sessions.discard(model.lane());
-            }
-            fail(model, loaded, group, reason, sessions, report);
-        }
+        Err(reason) => fail(model, loaded, group, reason, sessions, report),
     }
 }
-
-const PANICKED: &str = "the network panicked: ";
 
 /// Finds out which row is guilty of a run's failure.
 fn fail(
@@ -245,20 +233,6 @@ fn keep(model: &Model, caller: &Caller, report: &mut Report) {
         model.metrics().predicted(predicted, took);
         report.promises.push((predicted.as_secs_f64(), took.as_secs_f64()));
     }
-}
-
-/// Stacks rows, runs them, and splits the outputs by row again.
-pub(super) fn infer(session: &mut dyn Session, rows: &[&Tensors]) -> Result<Vec<Tensors>, String> {
-    let n_inputs = rows.first().map_or(0, |row| row.len());
-    let stack = |input: usize| Tensor::stack(rows.iter().map(|row| &row[input]));
-    let batch: Tensors = (0..n_inputs).map(stack).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let outputs = session.run(batch).map_err(|error| error.to_string())?;
-    let mut by_row: Vec<Tensors> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
-    for output in &outputs {
-        let parts = output.split(rows.len()).map_err(|e| e.to_string())?;
-        by_row.iter_mut().zip(parts).for_each(|(row, part)| row.push(part));
-    }
-    Ok(by_row)
 }
 
 /// Runs `work`; a panic becomes its message.

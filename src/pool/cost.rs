@@ -164,7 +164,7 @@ impl CostTable {
 
     /// What preparing and answering is likely to take; what was not seen is worked out from the nearest
     /// class in proportion to the bytes, for most of the cost of a picture is in decoding it.
-    fn handling(&self, bytes: usize) -> f64 {
+    pub(super) fn handling(&self, bytes: usize) -> f64 {
         let class = class(bytes);
         let seen =
             self.handling.iter().enumerate().filter_map(|(other, mean)| mean.map(|mean| (other, mean)));

@@ -42,7 +42,7 @@ pub use self::{
 };
 use self::{place::Room, shared::Shared, worker::Workers};
 use crate::{
-    engine::Engine,
+    engine::{Chosen, Engine},
     error::Error,
     manifest::{BatchSpec, ModelName, Version},
     metrics::{Cost, Metrics},
@@ -84,6 +84,8 @@ pub struct Declared {
 pub struct Loaded {
     pub engine: Arc<dyn Engine>,
     pub task: Arc<dyn Task>,
+    /// The precision of its products, where the engine has a choice.
+    pub precision: Option<Chosen>,
 }
 
 /// An answer and what it cost.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    engine::Signature,
+    engine::{Chosen, KernelUse, Signature},
     error::Error,
     manifest::{Balance, BatchSpec, ModelName, Version},
     metrics::ModelMetrics,
@@ -136,6 +136,16 @@ impl Model {
         self.loaded.get().map(|loaded| &loaded.task)
     }
 
+    /// The precision of its products; `None` until it is loaded, or where its engine has no choice.
+    pub fn precision(&self) -> Option<&Chosen> {
+        self.loaded.get()?.precision.as_ref()
+    }
+
+    /// Which kernels do which share of its work, the largest share first; none until it is loaded.
+    pub fn kernels(&self) -> &[KernelUse] {
+        self.loaded.get().map_or(&[], |loaded| loaded.engine.kernels())
+    }
+
     /// What its network takes and gives; `None` until it is loaded.
     pub fn signature(&self) -> Option<&Signature> {
         self.loaded.get().map(|loaded| loaded.engine.signature())
@@ -255,6 +265,11 @@ impl Model {
     /// CPU time that a run of `rows` rows is likely to take.
     pub(super) fn run_cost(&self, bucket: usize, rows: usize) -> Duration {
         Duration::from_secs_f64(lock(&self.costs).run(bucket, rows))
+    }
+
+    /// CPU time that preparing and answering an input of `bytes` bytes is likely to take.
+    pub(super) fn handling_cost(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(lock(&self.costs).handling(bytes))
     }
 
     /// CPU time that one row alone is likely to take: preparing an input of `bytes` bytes, running it,

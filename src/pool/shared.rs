@@ -94,8 +94,8 @@ impl Shared {
         }
     }
 
-    /// Queues jobs, all at once so that workers share them, where that breaks no promise. `promise` is
-    /// told the forecast that they were accepted with.
+    /// Queues jobs, all at once so that workers share them, where that breaks no promise. `jobs`
+    /// makes them, told the forecast that they were accepted with.
     pub(super) fn push(
         &self,
         lane: usize,

@@ -171,7 +171,7 @@ fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
         description: String::new(),
         licence: String::new(),
         batch: BatchSpec { max_rows: 8, ..BatchSpec::default() },
-        load: Box::new(|| Ok(Loaded { engine: Arc::new(engine), task: Arc::new(Numbers) })),
+        load: Box::new(|| Ok(Loaded { engine: Arc::new(engine), task: Arc::new(Numbers), precision: None })),
     }
 }
 

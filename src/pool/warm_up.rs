@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    engine::Session,
+    engine::{Session, run_rows},
     pool::{
         Loaded, batch,
         cost::{Best, CostTable, Measured},
@@ -66,11 +66,11 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
 fn measure(session: &mut dyn Session, row: &Tensors, rows: usize) -> Result<Duration, String> {
     let rows = vec![row; rows];
     // The first run may build the plan.
-    batch::infer(session, &rows)?;
+    run_rows(session, &rows).map_err(|error| error.to_string())?;
     let (whole, mut times) = (Meter::start(), Vec::with_capacity(RUNS));
     while times.len() < RUNS && (times.is_empty() || whole.read().cpu < ENOUGH) {
         let meter = Meter::start();
-        batch::infer(session, &rows)?;
+        run_rows(session, &rows).map_err(|error| error.to_string())?;
         times.push(meter.read().cpu);
     }
     Ok(times.into_iter().min().unwrap_or_default())
@@ -115,17 +115,10 @@ pub(super) fn run(
         return Ok(());
     }
     let meter = Meter::start();
-    let session = sessions.of(model.lane(), loaded).map_err(|error| error.to_string())?;
-    let measured = batch::guarded(|| measure(session, row, rows));
+    let measured = sessions.run(model.lane(), loaded, |session| measure(session, row, rows));
     let spent = meter.read();
     model.add_measuring(spent.cpu);
     model.measured_for(spent.wall, Instant::now());
-    match measured {
-        Ok(cpu) => model.measure(*bucket, rows, cpu?),
-        Err(panic) => {
-            sessions.discard(model.lane());
-            return Err(format!("the network panicked: {panic}"));
-        }
-    }
+    model.measure(*bucket, rows, measured?);
     Ok(())
 }

@@ -11,8 +11,8 @@ use super::{MAX_MANIFEST, folder::Folder};
 use crate::{
     engine::{Dim, Signature},
     manifest::{
-        BatchSpec, Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Labels, Manifest, TaskSpec,
-        TextClassificationSpec,
+        Asked, BatchSpec, Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Labels, Manifest,
+        TaskSpec, TextClassificationSpec,
     },
 };
 
@@ -145,7 +145,8 @@ impl Description {
             }),
         };
         let batch = self.batch();
-        Ok(Manifest { description: self.summary(), licence: String::new(), task, batch })
+        let precision = Asked::default();
+        Ok(Manifest { description: self.summary(), licence: String::new(), precision, task, batch })
     }
 }
 

@@ -7,12 +7,13 @@ use std::{path::Path, sync::Arc};
 use super::{
     Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, base64,
     fit::{all_filled, axis, input, labels, misfit, temperature},
+    probes::{N_PROBES, Pattern},
     scores::rank,
 };
 use crate::{
     engine::Signature,
     error::Error,
-    image::{ImageLimits, Picture, Preprocessing},
+    image::{ImageLimits, Picture, Preprocessing, Rect},
     manifest::{ImageClassificationSpec, ImageInputSpec},
     tensor::{DType, Data, Tensor, Tensors},
 };
@@ -130,6 +131,21 @@ impl Task for ImageClassification {
     fn samples(&self) -> Vec<Sample> {
         let n = self.preprocessing.shape().iter().product();
         self.row(vec![0.0; n]).into_iter().map(|row| Sample { bucket: BUCKET, row }).collect()
+    }
+
+    fn probes(&self) -> Vec<Prepared> {
+        let [_, height, width] = self.preprocessing.shape();
+        let (width, height) = (width as u32, height as u32);
+        let region = Rect { x: 0, y: 0, width, height };
+        let probe = |seed| {
+            let pattern = Pattern::new(seed);
+            let row = self.preprocessing.drawn(|channel, x, y| {
+                pattern.level(channel, x as f32 / width as f32, y as f32 / height as f32)
+            });
+            let row = self.row(row).ok()?;
+            Some(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
+        };
+        (0..N_PROBES).filter_map(probe).collect()
     }
 }
 

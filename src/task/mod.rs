@@ -7,6 +7,7 @@
 pub mod base64;
 pub mod classify;
 mod fit;
+mod probes;
 mod scores;
 pub mod sentiment;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 pub use crate::text::Truncated;
 use crate::{
+    config::LimitsConfig,
     engine::Signature,
     error::Error,
     image::{ImageLimits, Rect},
@@ -43,6 +45,12 @@ pub trait Task: Send + Sync {
 
     /// One row of each shape that `prepare` can make, the cheapest first: what a warm-up runs.
     fn samples(&self) -> Vec<Sample>;
+
+    /// Rows as different from each other as callers' rows are, the same at each call: what two ways to
+    /// run the network are compared by. None where the task cannot make any.
+    fn probes(&self) -> Vec<Prepared> {
+        Vec::new()
+    }
 }
 
 /// What a caller brings: owned bytes, nothing decoded yet.
@@ -137,6 +145,13 @@ pub struct Scored {
 pub struct TaskOptions {
     /// How large a picture may be.
     pub image: ImageLimits,
+}
+
+impl From<&LimitsConfig> for TaskOptions {
+    fn from(limits: &LimitsConfig) -> Self {
+        let LimitsConfig { image_pixels: pixels, image_side: side, image_memory, .. } = *limits;
+        Self { image: ImageLimits { pixels, side, memory: image_memory.0 } }
+    }
 }
 
 /// Builds the task that a manifest names, reading its labels and tokenizer from `dir`; refuses a

@@ -6,14 +6,16 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task,
+    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, Truncated,
     fit::{all_filled, input, labels, misfit, read, temperature},
+    probes::{N_PROBES, PROBE_TOKENS},
     scores::rank,
 };
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
     manifest::TextClassificationSpec,
+    random::Chance,
     tensor::{DType, Data, Tensor, Tensors},
     text::{Buckets, Encoded, Tokenizer},
 };
@@ -194,6 +196,20 @@ impl Task for TextClassification {
             Some(Sample { bucket: *length, row })
         };
         self.buckets.lengths().iter().filter_map(sample).collect()
+    }
+
+    fn probes(&self) -> Vec<Prepared> {
+        let n_words = u64::from(self.tokenizer.n_words()).max(1);
+        let longest = self.buckets.lengths().last().copied().unwrap_or(1);
+        let probe = |seed| {
+            let mut chance = Chance(seed);
+            let tokens = (PROBE_TOKENS[seed as usize % PROBE_TOKENS.len()]).min(longest);
+            let ids: Vec<u32> = (0..tokens).map(|_| (chance.bits() % n_words) as u32).collect();
+            let bucket = self.buckets.of(tokens);
+            let row = self.row(&ids, bucket).ok()?;
+            Some(Prepared { row, bucket, frame: Frame::Text { tokens, truncated: Truncated::No } })
+        };
+        (0..N_PROBES).filter_map(probe).collect()
     }
 }
 

@@ -146,6 +146,18 @@ fn the_models_say_what_they_are() {
     let names: Vec<_> =
         models["models"].as_array().expect("models").iter().map(|m| m["name"].clone()).collect();
     assert_eq!(names, ["face", "sentiment"]);
+    for model in models["models"].as_array().expect("models") {
+        let kernels = model["kernels"].as_array().expect("kernels");
+        let shares: f64 = kernels.iter().filter_map(|part| part["share"].as_f64()).sum();
+        assert!((shares - 1.0).abs() < 0.01, "{model}");
+        let precision = &model["precision"];
+        assert_eq!(precision["asked"], "auto");
+        // What is used depends on the processor; the reason or the evidence is there on each.
+        match precision["used"].as_str() {
+            Some("bf16") => assert!(precision["largest_difference"].as_f64() <= Some(0.01), "{model}"),
+            used => assert!(used == Some("f32") && precision["reason"].is_string(), "{model}"),
+        }
+    }
     let face = ok(exchange(server.address, &get("/v1/models/face")));
     assert_eq!(face["state"], "ready");
     assert_eq!(face["labels"].as_array().map(Vec::len), Some(8));

@@ -9,13 +9,13 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 const PAGE: usize = 4096;
 
 /// Bytes of the pages that `len` numbers and the protected page take.
-fn mapped(len: usize) -> usize {
-    (len * size_of::<f32>()).next_multiple_of(PAGE) + PAGE
+fn mapped<T>(len: usize) -> usize {
+    (len * size_of::<T>()).next_multiple_of(PAGE) + PAGE
 }
 
 /// Maps `len` zeros, the last of which ends at a protected page.
-pub(super) fn map(len: usize) -> NonNull<f32> {
-    let bytes = mapped(len);
+pub(super) fn map<T>(len: usize) -> NonNull<T> {
+    let bytes = mapped::<T>(len);
     // SAFETY: new pages, where the kernel wants them; the last one holds nothing yet.
     unsafe {
         let pages =
@@ -23,7 +23,7 @@ pub(super) fn map(len: usize) -> NonNull<f32> {
                 .unwrap();
         let guard = pages.byte_add(bytes - PAGE);
         mprotect(guard, PAGE, MprotectFlags::empty()).unwrap();
-        NonNull::new(guard.byte_sub(len * size_of::<f32>()).cast()).unwrap()
+        NonNull::new(guard.byte_sub(len * size_of::<T>()).cast()).unwrap()
     }
 }
 
@@ -31,11 +31,11 @@ pub(super) fn map(len: usize) -> NonNull<f32> {
 ///
 /// # Safety
 /// `start` came of [`map`] with the same `len`, and nothing borrows it any more.
-pub(super) unsafe fn unmap(start: NonNull<f32>, len: usize) {
-    let bytes = mapped(len);
+pub(super) unsafe fn unmap<T>(start: NonNull<T>, len: usize) {
+    let bytes = mapped::<T>(len);
     // SAFETY: the caller's; the pages begin so far before their end.
     unsafe {
-        let pages = start.as_ptr().byte_add(len * size_of::<f32>() + PAGE).byte_sub(bytes);
+        let pages = start.as_ptr().byte_add(len * size_of::<T>() + PAGE).byte_sub(bytes);
         munmap(pages.cast(), bytes).unwrap();
     }
 }

@@ -5,15 +5,26 @@
 //! where the processor has the instructions.
 
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod bf16;
 pub mod conv;
-pub mod gru;
 #[cfg(test)]
 mod guarded;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 pub mod maps;
+pub mod recurrent;
 
 use std::fmt;
+
+/// What the factors of a product are rounded to. Sums are kept in f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    F32,
+    /// The upper half of an f32: its range, with 8 bits of precision.
+    Bf16,
+}
 
 /// A form of the kernels: which vector instructions they are made of.
 ///
@@ -23,6 +34,9 @@ pub struct Form(Vectors);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Vectors {
+    /// Tiles of 16 rows of 32 factors in bf16, and AVX-512 around them.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// 16 lanes, 32 registers.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -32,17 +46,18 @@ enum Vectors {
 }
 
 impl Form {
-    /// The fastest form that this processor can run, where it can run one.
-    pub fn best() -> Option<Self> {
-        Self::all().into_iter().next()
+    /// The fastest form of a precision that this processor can run, where it can run one.
+    pub fn best(precision: Precision) -> Option<Self> {
+        Self::all().into_iter().find(|form| form.precision() == precision)
     }
 
     /// Every form that this processor can run, the fastest first.
     #[cfg(target_arch = "x86_64")]
     pub fn all() -> Vec<Self> {
-        let avx512 = std::arch::is_x86_feature_detected!("avx512f");
+        let avx512 =
+            std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512dq");
         let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
-        let found = [(avx512, Vectors::Avx512), (avx2, Vectors::Avx2)];
+        let found = [(amx::is_usable(), Vectors::Amx), (avx512, Vectors::Avx512), (avx2, Vectors::Avx2)];
         found.into_iter().filter(|(has, _)| *has).map(|(_, vectors)| Self(vectors)).collect()
     }
 
@@ -52,20 +67,41 @@ impl Form {
         Vec::new()
     }
 
-    /// How many numbers one register holds.
+    /// What it rounds factors to.
+    pub fn precision(self) -> Precision {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Amx => Precision::Bf16,
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512 | Vectors::Avx2 => Precision::F32,
+        }
+    }
+
+    /// How many numbers one register of f32 holds.
     fn n_lanes(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512 => 16,
+            Vectors::Amx | Vectors::Avx512 => 16,
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2 => 8,
         }
     }
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Amx => f.write_str("amx-bf16"),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => f.write_str("avx512-f32"),
             #[cfg(target_arch = "x86_64")]

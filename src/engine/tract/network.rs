@@ -22,6 +22,7 @@ use tract_onnx::{
     prelude::{Framework, InferenceModel, TractError, TractResult},
 };
 
+use super::recurrent;
 use crate::{
     engine::{Dim, EngineError, Port, Signature},
     tensor::DType,
@@ -67,12 +68,13 @@ impl Network {
         let weight_bytes = Census::take(graph, limits)?;
         let signature = signature_of(graph, limits)?;
         check_names(graph)?;
-        let onnx = tract_onnx::Onnx {
+        let mut onnx = tract_onnx::Onnx {
             // Exporters write sizes there that contradict a concrete batch; analysis finds its own.
             ignore_value_info: true,
             provider: Arc::new(FilesBeside { budget: AtomicUsize::new(limits.weight_bytes - weight_bytes) }),
             ..onnx
         };
+        recurrent::register(&mut onnx);
         let unknown = graph.node.iter().find(|node| !onnx.op_register.0.contains_key(&node.op_type));
         if let Some(node) = unknown {
             return Err(EngineError::Unsupported { what: "operator", found: node.op_type.clone() });
@@ -165,6 +167,7 @@ impl Census {
             }
             self.sizes(graph, node)?;
             permutation(node)?;
+            recurrent::check(node)?;
         }
         Ok(())
     }

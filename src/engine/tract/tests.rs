@@ -9,6 +9,8 @@ use crate::tensor::{DType, Data};
 mod kernels;
 #[path = "../../../tests/it/fixtures/onnx.rs"]
 mod onnx;
+mod operators;
+mod recurrent;
 mod refused;
 mod shared;
 
@@ -125,7 +127,7 @@ fn a_network_of_one_row_runs_row_by_row() {
 /// Without this the next test would prove nothing: the fixture must be one that can leak.
 #[test]
 fn a_kept_state_would_leak_one_text_into_the_next() {
-    let engine = load(&recurrent(Cell::Lstm, SMALL));
+    let engine = TractEngine::load_with(&recurrent(Cell::Lstm, SMALL), None, None).unwrap();
     let plan = engine.network.next(1, &[vec![3]]).unwrap().1;
     let mut kept = plan.spawn().unwrap();
     let mut answer = || {
@@ -137,14 +139,16 @@ fn a_kept_state_would_leak_one_text_into_the_next() {
 
 #[test]
 fn a_session_carries_nothing_from_one_text_to_the_next() {
-    for cell in [Cell::Gru, Cell::Lstm] {
-        let engine = load(&recurrent(cell, SMALL));
+    let forms = Form::all().into_iter().map(Some).chain([None]);
+    for (cell, form) in forms.flat_map(|form| [(Cell::Gru, form), (Cell::Lstm, form)]) {
+        let load = || TractEngine::load_with(&recurrent(cell, SMALL), None, form).unwrap();
+        let engine = load();
         let (a, b) = (ids(&[3, 7, 5]), ids(&[1, 1, 9]));
-        let fresh = |text: &Tensor| run(&load(&recurrent(cell, SMALL)), text.clone()).unwrap();
+        let fresh = |text: &Tensor| run(&load(), text.clone()).unwrap();
         let mut session = engine.open().unwrap();
         assert_ne!(fresh(&a), fresh(&b), "the texts must differ for {cell:?}");
         for text in [&a, &b, &a, &a] {
-            assert_eq!(session.run(vec![text.clone()]).unwrap(), fresh(text), "{cell:?}");
+            assert_eq!(session.run(vec![text.clone()]).unwrap(), fresh(text), "{cell:?} in {form:?}");
         }
     }
 }

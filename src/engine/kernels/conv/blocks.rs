@@ -60,7 +60,7 @@ static AVX2: Loops = Loops {
 pub(super) fn run(conv: &Conv, n_pictures: usize, run: Run<'_>) {
     let Run { input, input_layout: from, summand, activation, output, output_layout: to } = run;
     let loops = match conv.form.0 {
-        Vectors::Avx512 => &AVX512,
+        Vectors::Amx | Vectors::Avx512 => &AVX512,
         Vectors::Avx2 => &AVX2,
     };
     let shape = conv.shape();

@@ -6,169 +6,23 @@ use super::{
     *,
 };
 
-fn shipped(network: &str) -> Vec<u8> {
+pub(super) fn shipped(network: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(network).join("1/model.onnx");
     std::fs::read(path).unwrap()
 }
 
-fn in_form(bytes: &[u8], form: Option<Form>) -> TractEngine {
+pub(super) fn in_form(bytes: &[u8], form: Option<Form>) -> TractEngine {
     TractEngine::load_with(bytes, None, form).unwrap()
 }
 
-fn has_plan_for_any_rows(engine: &TractEngine) -> bool {
-    matches!(engine.network.plans, Plans::Many { any: Some(_), .. })
-}
-
 /// The largest difference between two answers, by the magnitude of what is answered.
-fn relative(found: &Tensors, expected: &Tensors) -> f32 {
+pub(super) fn relative(found: &Tensors, expected: &Tensors) -> f32 {
     assert_eq!(found.len(), expected.len());
     let of = |(found, expected): (&Tensor, &Tensor)| {
         let largest = expected.as_f32().unwrap().iter().fold(1.0f32, |most, x| most.max(x.abs()));
         distance(found, expected) / largest
     };
     found.iter().zip(expected).map(of).fold(0.0, f32::max)
-}
-
-/// Numbers of words 1..`n_words`.
-fn sentences(seed: u64, n_words: usize, n: usize, length: usize) -> Tensor {
-    let id = |x: f32| 1 + ((x + 0.5) * (n_words - 1) as f32) as i64;
-    let ids = noise(seed, n * length).into_iter().map(id).collect();
-    Tensor::new(vec![n, length], Data::I64(ids)).unwrap()
-}
-
-#[test]
-fn the_shipped_sentiment_network_answers_as_stock_tract_does() {
-    let bytes = shipped("sentiment");
-    let stock = in_form(&bytes, None);
-    assert!(!has_plan_for_any_rows(&stock));
-    for form in Form::all() {
-        let engine = in_form(&bytes, Some(form));
-        assert!(has_plan_for_any_rows(&engine), "{form}");
-        for (n, length) in [(1, 1), (2, 3), (1, 9), (4, 9), (7, 18), (32, 5), (33, 2), (1, 113)] {
-            let batch = sentences(length as u64, 12_288, n, length);
-            let (found, expected) = (run(&engine, batch.clone()).unwrap(), run(&stock, batch).unwrap());
-            assert!(relative(&found, &expected) <= 1e-5, "{form}: {n} rows of {length}");
-        }
-    }
-}
-
-#[test]
-fn a_sentence_alone_equals_the_sentence_in_any_batch() {
-    let bytes = shipped("sentiment");
-    for form in Form::all() {
-        let engine = in_form(&bytes, Some(form));
-        for n in [2, 3, 8, 13, 32] {
-            assert!(distance_alone(&engine, &sentences(3, 12_288, n, 11)) <= 1e-5, "{form}: {n} rows");
-        }
-    }
-}
-
-#[test]
-fn a_word_that_is_not_in_the_vocabulary_is_an_error_and_the_next_text_is_answered() {
-    let engine = load(&recurrent(Cell::Gru, SMALL));
-    for bad in [16, 1 << 40, i64::MIN, -17] {
-        assert!(matches!(run(&engine, ids(&[1, bad, 2])), Err(EngineError::Run(_))), "{bad}");
-    }
-    // ONNX counts numbers below zero from the end.
-    assert_eq!(run(&engine, ids(&[1, -1, 2])).unwrap(), run(&engine, ids(&[1, 15, 2])).unwrap());
-}
-
-/// What a GRU of the file looks like.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    n_directions: i64,
-    outputs: &'static [&'static str],
-    with_bias: bool,
-    with_start: bool,
-    linear_before_reset: i64,
-}
-
-/// `x` f32 [length, batch, 5] through one GRU of 6 units; the answers are transposed so that the rows lead.
-fn gru(shape: Shape) -> Vec<u8> {
-    let Shape { n_directions: d, outputs, with_bias, with_start, linear_before_reset } = shape;
-    let n = |n: i64| n as usize;
-    let bias = if with_bias { "b" } else { "" };
-    let inputs = ["x", "w", "r", bias, "", "h0"];
-    let inputs = if with_start { &inputs[..] } else { &inputs[..4] };
-    let mut graph = Graph::default()
-        .input("rows", Element::Float, &[Axis::Named("batch"), Axis::Named("length"), Axis::Of(5)])
-        .floats("w", &[d, 18, 5], &noise(1, n(d * 18 * 5)))
-        .floats("r", &[d, 18, 6], &noise(2, n(d * 18 * 6)))
-        .node(Node::new("Transpose", &["rows"], &["x"]).ints("perm", &[1, 0, 2]));
-    if with_bias {
-        graph = graph.floats("b", &[d, 36], &noise(3, n(d * 36)));
-    }
-    if with_start {
-        graph = graph
-            .longs("zero", &[1], &[0])
-            .longs("one", &[1], &[1])
-            .longs("directions", &[1], &[d])
-            .longs("state", &[1], &[6])
-            .floats("quarter", &[1], &[0.25])
-            .node(Node::new("Shape", &["rows"], &["shape"]))
-            .node(Node::new("Slice", &["shape", "zero", "one"], &["n_rows"]))
-            .node(Node::new("Concat", &["directions", "n_rows", "state"], &["h0_shape"]).int("axis", 0))
-            .node(Node::new("Expand", &["quarter", "h0_shape"], &["h0"]));
-    }
-    let node = Node::new("GRU", inputs, outputs).int("hidden_size", 6);
-    graph = graph.node(node.int("linear_before_reset", linear_before_reset));
-    let batch = Axis::Named("batch");
-    if outputs.contains(&"y") {
-        graph = graph.node(Node::new("Transpose", &["y"], &["y_rows"]).ints("perm", &[2, 0, 1, 3])).output(
-            "y_rows",
-            Element::Float,
-            &[batch, Axis::Named("length"), Axis::Of(d), Axis::Of(6)],
-        );
-    }
-    if outputs.contains(&"last") {
-        graph = graph
-            .node(Node::new("Transpose", &["last"], &["last_rows"]).ints("perm", &[1, 0, 2]))
-            .output("last_rows", Element::Float, &[batch, Axis::Of(d), Axis::Of(6)]);
-    }
-    graph.encode()
-}
-
-const PLAIN: Shape = Shape {
-    n_directions: 1,
-    outputs: &["y", "last"],
-    with_bias: true,
-    with_start: true,
-    linear_before_reset: 1,
-};
-
-#[test]
-fn every_shape_of_a_gru_answers_as_stock_tract_does() {
-    let shapes = [
-        PLAIN,
-        Shape { n_directions: 2, ..PLAIN },
-        Shape { with_bias: false, ..PLAIN },
-        Shape { with_start: false, ..PLAIN },
-        Shape { n_directions: 2, with_start: false, outputs: &["y"], ..PLAIN },
-        Shape { n_directions: 2, outputs: &["", "last"], ..PLAIN },
-        Shape { outputs: &["y"], ..PLAIN },
-    ];
-    for shape in shapes {
-        let bytes = gru(shape);
-        let stock = in_form(&bytes, None);
-        for form in Form::all() {
-            let engine = in_form(&bytes, Some(form));
-            assert!(has_plan_for_any_rows(&engine), "{form}: {shape:?}");
-            for (n, length) in [(1, 1), (3, 2), (1, 4), (5, 7), (9, 3)] {
-                let batch = Tensor::new(vec![n, length, 5], Data::F32(noise(7, n * length * 5))).unwrap();
-                let (found, expected) = (run(&engine, batch.clone()).unwrap(), run(&stock, batch).unwrap());
-                assert!(relative(&found, &expected) <= 1e-5, "{form}: {n} of {length}, {shape:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_gru_that_the_kernel_does_not_know_stays_as_it_is() {
-    let bytes = gru(Shape { linear_before_reset: 0, ..PLAIN });
-    let (engine, stock) = (load(&bytes), in_form(&bytes, None));
-    assert!(!has_plan_for_any_rows(&engine));
-    let batch = Tensor::new(vec![2, 5, 5], Data::F32(noise(7, 50))).unwrap();
-    assert_eq!(run(&engine, batch.clone()).unwrap(), run(&stock, batch).unwrap());
 }
 
 /// How many operators of the kernels a plan for `n` rows of the first input has, by name.
@@ -281,7 +135,7 @@ fn a_network_without_anything_for_the_kernels_is_untouched() {
 
 #[test]
 fn the_share_of_each_kernel_is_told_and_why_the_rest_has_none() {
-    let Some(form) = Form::best() else { return };
+    let Some(form) = Form::best(Precision::F32) else { return };
     let told = |engine: &TractEngine| -> Vec<String> {
         let uses = engine.kernels().iter();
         uses.map(|part| {

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::{super::aligned::Aligned, Gru};
+use super::{super::aligned::Aligned, Cell};
 
 /// What the inputs of a run add to the gates.
 #[derive(Debug)]
@@ -26,12 +26,12 @@ pub struct Gates<'a> {
 }
 
 impl<'a> Gates<'a> {
-    /// Reads from what [`Gru::project`] of `gru` wrote: `inputs` says which input stands at each place.
+    /// Reads from what [`Cell::project`] of `cell` wrote: `inputs` says which input stands at each place.
     ///
     /// # Panics
     /// Where an input is not among the projected.
-    pub fn of(gru: &Gru, projected: &'a [f32], inputs: impl Iterator<Item = usize>) -> Self {
-        let n_projected = gru.n_projected();
+    pub fn of(cell: &Cell, projected: &'a [f32], inputs: impl Iterator<Item = usize>) -> Self {
+        let n_projected = cell.n_projected();
         let n = projected.len() / n_projected;
         let place = |input: usize| {
             assert!(input < n, "input {input} of {n}");
@@ -62,9 +62,9 @@ impl<'a> Gates<'a> {
 /// What each word of a vocabulary adds to the gates of a cell, where words come in by number: the
 /// product of its vector with the input's weights, made when the word is first met and kept.
 ///
-/// Memory is taken as words are met; untouched rows take none.
+/// Memory is taken as words are met, huge page by huge page where the kernel has them.
 pub struct Table {
-    gru: Arc<Gru>,
+    cell: Arc<Cell>,
     rows: Aligned,
     met: Box<[AtomicBool]>,
     /// Held by the thread that writes rows.
@@ -73,29 +73,29 @@ pub struct Table {
 
 impl std::fmt::Debug for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Table of {} words for {:?}", self.met.len(), self.gru)
+        write!(f, "Table of {} words for {:?}", self.met.len(), self.cell)
     }
 }
 
 impl Table {
     /// Makes an empty table of `n_words` words, or answers nothing where it would take more than
     /// `most_bytes`.
-    pub fn new(gru: Arc<Gru>, n_words: usize, most_bytes: usize) -> Option<Self> {
-        let len = n_words.checked_mul(gru.n_projected())?;
+    pub fn new(cell: Arc<Cell>, n_words: usize, most_bytes: usize) -> Option<Self> {
+        let len = n_words.checked_mul(cell.n_projected())?;
         if len.checked_mul(size_of::<f32>())? > most_bytes {
             return None;
         }
         let met = (0..n_words).map(|_| AtomicBool::new(false)).collect();
-        Some(Self { rows: Aligned::zeros(len), met, writing: Mutex::new(()), gru })
+        Some(Self { rows: Aligned::lent(len), met, writing: Mutex::new(()), cell })
     }
 
     /// The cell that the table is for.
-    pub fn gru(&self) -> &Gru {
-        &self.gru
+    pub fn cell(&self) -> &Cell {
+        &self.cell
     }
 
     /// Finds the rows of `words`, one for each place. `vector` writes the vector of a word that is
-    /// met for the first time, [`Gru::n_inputs`] numbers.
+    /// met for the first time, [`Cell::n_inputs`] numbers.
     ///
     /// # Errors
     /// The first word that is not in the vocabulary.
@@ -104,7 +104,7 @@ impl Table {
         words: impl Iterator<Item = usize>,
         vector: impl Fn(usize, &mut [f32]),
     ) -> Result<Gates<'_>, usize> {
-        let n_projected = self.gru.n_projected();
+        let n_projected = self.cell.n_projected();
         let (mut at, mut new) = (Vec::with_capacity(words.size_hint().0), Vec::new());
         for word in words {
             // What was written before the word was marked is seen after its mark is.
@@ -125,13 +125,13 @@ impl Table {
         // A panic of `vector` leaves no word marked that was not written.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         words.retain(|word| !self.met[*word].load(Ordering::Acquire));
-        let (n_inputs, n_projected) = (self.gru.n_inputs(), self.gru.n_projected());
+        let (n_inputs, n_projected) = (self.cell.n_inputs(), self.cell.n_projected());
         let mut inputs = vec![0.0; words.len() * n_inputs];
         let mut gates = vec![0.0; words.len() * n_projected];
         for (word, input) in words.iter().zip(inputs.chunks_exact_mut(n_inputs)) {
             vector(*word, input);
         }
-        self.gru.project(&inputs, &mut gates);
+        self.cell.project(&inputs, &mut gates);
         for (word, gates) in words.iter().zip(gates.chunks_exact(n_projected)) {
             // SAFETY: `word` is below the number of rows; nobody reads a row before its mark, and the
             // lock keeps other writers out.
