@@ -6,6 +6,7 @@
 use std::{
     fmt::{self, Display, Formatter},
     hash::{BuildHasher, Hasher, RandomState},
+    io::Write,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -66,9 +67,12 @@ impl RequestIds {
     /// Makes the next id.
     pub(super) fn make(&self) -> RequestId {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}-{n:x}", self.prefix);
+        let mut id = [0; 33];
+        // Two numbers and a dash have at most 33 digits.
+        let _written = write!(&mut id[..], "{:016x}-{n:x}", self.prefix);
+        let length = id.iter().position(|digit| *digit == 0).unwrap_or(id.len());
         // Hexadecimal digits and a dash are always a header's value.
-        RequestId(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown")))
+        RequestId(HeaderValue::from_bytes(&id[..length]).unwrap_or(HeaderValue::from_static("unknown")))
     }
 }
 

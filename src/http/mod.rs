@@ -27,7 +27,6 @@ use std::sync::{
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
     routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
@@ -50,12 +49,11 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
-        .route("/problems/{slug}", get(admin::problem))
+        .route("/problems/{type}", get(admin::problem))
         .fallback(async || Refusal::NOT_FOUND)
         .method_not_allowed_fallback(async || Refusal::METHOD_NOT_ALLOWED)
-        // The last layer is the outermost: a panic becomes a refusal before it is logged and dressed.
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn_with_state(observer, observe::observe))
+        // The first is the outermost: a panic becomes a refusal before it is logged and dressed.
+        .layer((observer, CatchPanicLayer::custom(observe::panicked)))
         .with_state(state)
 }
 

@@ -5,25 +5,29 @@
 
 use std::{
     any::Any,
+    convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{CONNECTION, X_CONTENT_TYPE_OPTIONS},
     },
-    middleware::Next,
     response::{IntoResponse, Response},
 };
+use tower::{Layer, Service};
 use tracing::{Instrument, Span, debug, error, error_span, field, info, warn};
 
 use super::{
+    PATHS,
     identity::{REQUEST_ID, RequestId, RequestIds, trace_id},
     problem::Refusal,
 };
@@ -57,33 +61,73 @@ impl Observer {
     }
 }
 
-/// Wraps every route.
-pub(super) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
-    let arrived = Instant::now();
-    let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| observer.ids.make());
-    // Enabled whatever the filter lets through, so that an error always comes with its request's id.
-    let span = error_span!("request", %id, trace = field::Empty);
-    if let Some(trace) = trace_id(request.headers()) {
-        span.record("trace", trace);
-    }
-    let mut exchange = Exchange::start(&observer, &request, arrived, span.clone());
-    request.extensions_mut().insert(Arrival(arrived));
+impl<S> Layer<S> for Observer {
+    type Service = Observed<S>;
 
-    let mut response = next.run(request).instrument(span).await;
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed { observer: self.clone(), inner }
+    }
+}
 
-    let refusal = response.extensions_mut().remove::<Refusal>();
-    if let Some(refusal) = &refusal {
-        refusal.dress(&mut response, id.as_str());
+/// A service that is watched. A service of our own, for `middleware::from_fn` would box the request's way
+/// three times where once does.
+#[derive(Clone)]
+pub(super) struct Observed<S> {
+    observer: Observer,
+    inner: S,
+}
+
+impl<S, R> Service<Request> for Observed<S>
+where
+    S: Service<Request, Response = R, Error = Infallible>,
+    S::Future: Send + 'static,
+    R: IntoResponse,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
     }
-    let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static(REQUEST_ID), id.to_header());
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if observer.stopping.load(Ordering::Acquire) {
-        // Callers that keep their connection learn here that it is about to go, and lose nothing.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let arrived = Instant::now();
+        let observer = self.observer.clone();
+        let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| observer.ids.make());
+        // Enabled whatever the filter lets through, so that an error always comes with its request's id.
+        let span = error_span!("request", %id, trace = field::Empty);
+        if let Some(trace) = trace_id(request.headers()) {
+            span.record("trace", trace);
+        }
+        let mut exchange = Exchange::start(&observer, &request, arrived, span.clone());
+        request.extensions_mut().insert(Arrival(arrived));
+        let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
+        Box::pin(async move {
+            let mut response = answer.await.into_response();
+            let refusal = observer.dress(&mut response, &id);
+            exchange.finish(response.status(), refusal.as_ref());
+            Ok(response)
+        })
     }
-    exchange.finish(response.status(), refusal.as_ref());
-    response
+}
+
+impl Observer {
+    /// Gives a response what every response has, and a refusal its clothes.
+    fn dress(&self, response: &mut Response, id: &RequestId) -> Option<Refusal> {
+        let refusal = response.extensions_mut().remove::<Refusal>();
+        if let Some(refusal) = &refusal {
+            refusal.dress(response, id.as_str());
+        }
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static(REQUEST_ID), id.to_header());
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if self.stopping.load(Ordering::Acquire) {
+            // Callers that keep their connection learn here that it is about to go, and lose nothing.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        refusal
+    }
 }
 
 /// One request, from its head to its answer, or to the moment its caller left.
@@ -92,7 +136,7 @@ struct Exchange {
     _in_flight: InFlight,
     arrived: Instant,
     method: Method,
-    route: Option<MatchedPath>,
+    route: &'static str,
     span: Span,
     outcome: Outcome,
 }
@@ -110,7 +154,7 @@ impl Exchange {
             _in_flight: observer.metrics.in_flight(),
             arrived,
             method: request.method().clone(),
-            route: request.extensions().get::<MatchedPath>().cloned(),
+            route: request.extensions().get().map_or(NO_ROUTE, registered),
             span,
             outcome: Outcome::Open,
         }
@@ -122,10 +166,10 @@ impl Exchange {
             self.metrics.refused(refusal.kind().slug);
         }
         let elapsed = self.arrived.elapsed();
-        self.metrics.responded(self.route(), status.as_u16(), elapsed);
+        self.metrics.responded(self.route, status.as_u16(), elapsed);
 
         let _entered = self.span.enter();
-        let (method, route, status) = (&self.method, self.route(), status.as_u16());
+        let (method, route, status) = (&self.method, self.route, status.as_u16());
         let ms = milliseconds(elapsed);
         match refusal {
             Some(refusal) if status == 500 => {
@@ -140,10 +184,12 @@ impl Exchange {
             None => info!(%method, route, status, ms, "answered"),
         }
     }
+}
 
-    fn route(&self) -> &str {
-        self.route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str)
-    }
+/// The route that a request matched, as the table has it.
+fn registered(path: &MatchedPath) -> &'static str {
+    let mut routes = std::iter::once("/").chain(PATHS.into_iter().map(|(_, route, _)| route));
+    routes.find(|route| *route == path.as_str()).unwrap_or(NO_ROUTE)
 }
 
 /// Milliseconds, to the microsecond.
@@ -162,10 +208,10 @@ impl Drop for Exchange {
             return;
         }
         let elapsed = self.arrived.elapsed();
-        self.metrics.responded(self.route(), CALLER_LEFT, elapsed);
+        self.metrics.responded(self.route, CALLER_LEFT, elapsed);
         let _entered = self.span.enter();
         let ms = milliseconds(elapsed);
-        info!(method = %self.method, route = self.route(), status = CALLER_LEFT, ms, "the caller left before its answer");
+        info!(method = %self.method, route = self.route, status = CALLER_LEFT, ms, "the caller left before its answer");
     }
 }
 
@@ -185,7 +231,6 @@ mod tests {
         Router,
         body::{Body, to_bytes},
         http::header::{ALLOW, CONTENT_TYPE},
-        middleware::from_fn_with_state,
         routing::{get, post},
     };
     use tower::ServiceExt;
@@ -201,8 +246,7 @@ mod tests {
             .route("/panic", get(async || -> &'static str { panic!("at the disco") }))
             .fallback(async || Refusal::NOT_FOUND)
             .method_not_allowed_fallback(async || Refusal::METHOD_NOT_ALLOWED)
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(from_fn_with_state(observer, observe))
+            .layer((observer, CatchPanicLayer::custom(panicked)))
     }
 
     fn ask(router: Router, method: &str, path: &str) -> (Response, String) {

@@ -3,7 +3,7 @@
 //! Invariant: nothing of a body is read before a slot is held, and whatever ends this future, the
 //! caller's leaving included, drops the slot or the replies and with them the work.
 
-use std::{sync::Arc, time::Instant};
+use std::{fmt::Write, sync::Arc, time::Instant};
 
 use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
@@ -191,8 +191,14 @@ fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>
     serde_json::to_vec(&body).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
 }
 
+/// Bytes that a `Server-Timing` rarely exceeds.
+const SERVER_TIMING: usize = 256;
+
 fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, Refusal> {
-    let timing = HeaderValue::try_from(timing.to_string())
+    let mut text = String::with_capacity(SERVER_TIMING);
+    // Writing to a string cannot fail.
+    let _written = write!(text, "{timing}");
+    let timing = HeaderValue::try_from(text)
         .map_err(|error| Error::Internal(format!("cannot write Server-Timing: {error}")))?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

@@ -37,13 +37,13 @@ pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> R
     let n_texts = texts.len();
     let mut inputs = Vec::with_capacity(n_texts);
     for (idx, text) in texts.into_iter().enumerate() {
+        if idx > 0 && idx % TEXTS_PER_STEP == 0 {
+            yield_now().await;
+        }
         inputs.push(input(text, limits).map_err(|error| match n_texts {
             1 => Refusal::from(error),
             _ => Refusal::from(error).at(Item { list: LIST, idx }),
         })?);
-        if idx % TEXTS_PER_STEP == 0 {
-            yield_now().await;
-        }
     }
     Ok(inputs)
 }

@@ -52,8 +52,8 @@ impl Display for ServerTiming {
             ("cpu", cpu),
         ];
         for (name, duration) in stages {
-            // To the microsecond, rounded, without the detour over floating point.
-            let us = (duration.as_nanos() + 500) / 1000;
+            // To the microsecond, rounded, without the detour over floating point or wide numbers.
+            let us = duration.as_secs() * 1_000_000 + u64::from((duration.subsec_nanos() + 500) / 1000);
             write!(f, "{name};dur={}.{:03}, ", us / 1000, us % 1000)?;
         }
         let (class, balance) = (self.class.name(), self.balance.name());
