@@ -64,19 +64,31 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
         }
         return Report::default();
     };
-    let (began, mut meter, mut report) = (Instant::now(), Meter::start(), Report::default());
+    let mut run = Run {
+        model: &model,
+        loaded,
+        sessions,
+        began: Instant::now(),
+        meter: Meter::start(),
+        report: Report::default(),
+    };
     let mut rows: Vec<Ready> =
-        jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut report)).collect();
-    let spent = meter.lap();
-    for row in rows.iter_mut().filter(|row| row.row.prepare.cpu.is_zero()) {
-        row.row.prepare = spent.part(row.row.prepare.wall);
+        jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut run.report)).collect();
+    if rows.iter().any(|row| row.row.prepare.cpu.is_zero()) {
+        let spent = run.meter.lap();
+        for row in rows.iter_mut().filter(|row| row.row.prepare.cpu.is_zero()) {
+            row.row.prepare = spent.part(row.row.prepare.wall);
+        }
     }
     while !rows.is_empty() {
-        let group = take_group(&mut rows);
-        run_group(&model, loaded, group, sessions, &mut report);
+        run.group(take_group(&mut rows));
+        if !rows.is_empty() {
+            // The next group's run does not pay for this one's answers.
+            run.meter.lap();
+        }
     }
-    report.wall += began.elapsed().as_secs_f64();
-    report
+    run.report.wall += run.began.elapsed().as_secs_f64();
+    run.report
 }
 
 /// Makes a job's row ready to run, or ends the job at once where there is none to run.
@@ -138,86 +150,86 @@ fn take_group(rows: &mut Vec<Ready>) -> Vec<Ready> {
     group
 }
 
-/// Runs rows of one shape and answers their callers.
-fn run_group(
-    model: &Arc<Model>,
-    loaded: &Loaded,
-    mut group: Vec<Ready>,
-    sessions: &mut Sessions,
-    report: &mut Report,
-) {
-    group.retain(|row| !row.caller.is_gone());
-    let Some(first) = group.first() else { return };
-    report.expected += model.run_cost(first.row.bucket, group.len()).as_secs_f64();
-    let meter = Meter::start();
-    let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
-    match sessions.run(model.lane(), loaded, |session| run_rows(session, &tensors)) {
-        Ok(outputs) => answer(model, loaded, group, outputs, meter.read(), report),
-        Err(reason) => fail(model, loaded, group, reason, sessions, report),
-    }
+/// A batch on its way through the network.
+struct Run<'a> {
+    model: &'a Arc<Model>,
+    loaded: &'a Loaded,
+    sessions: &'a mut Sessions,
+    began: Instant,
+    /// Measures from just before the next run.
+    meter: Meter,
+    report: Report,
 }
 
-/// Finds out which row is guilty of a run's failure.
-fn fail(
-    model: &Arc<Model>,
-    loaded: &Loaded,
-    group: Vec<Ready>,
-    reason: String,
-    sessions: &mut Sessions,
-    report: &mut Report,
-) {
-    if group.len() > 1 {
-        tracing::warn!(model = %model.name(), rows = group.len(), reason, "a run failed, its rows run one by one");
+impl Run<'_> {
+    /// Runs rows of one shape and answers their callers.
+    fn group(&mut self, mut group: Vec<Ready>) {
+        group.retain(|row| !row.caller.is_gone());
+        let Some(first) = group.first() else { return };
+        self.report.expected += self.model.run_cost(first.row.bucket, group.len()).as_secs_f64();
+        let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
+        match self.sessions.run(self.model.lane(), self.loaded, |session| run_rows(session, &tensors)) {
+            Ok(outputs) => {
+                let infer = self.meter.lap();
+                self.answer(group, outputs, infer);
+            }
+            Err(reason) => self.fail(group, reason),
+        }
+    }
+
+    /// Finds out which row is guilty of a run's failure.
+    fn fail(&mut self, group: Vec<Ready>, reason: String) {
+        let model = self.model.name();
+        if group.len() > 1 {
+            let rows = group.len();
+            tracing::warn!(%model, rows, reason, "a run failed, its rows run one by one");
+            for row in group {
+                self.meter.lap();
+                self.group(vec![row]);
+            }
+            return;
+        }
         for row in group {
-            run_group(model, loaded, vec![row], sessions, report);
+            let _entered = row.caller.span.clone().entered();
+            tracing::error!(%model, reason, "a row failed");
+            row.caller.answer(Err(Error::Internal(reason.clone())));
         }
-        return;
     }
-    for row in group {
-        let _entered = row.caller.span.clone().entered();
-        tracing::error!(model = %model.name(), reason, "a row failed");
-        row.caller.answer(Err(Error::Internal(reason.clone())));
-    }
-}
 
-/// Makes and sends each row's answer.
-fn answer(
-    model: &Arc<Model>,
-    loaded: &Loaded,
-    group: Vec<Ready>,
-    outputs: Vec<Tensors>,
-    infer: Spent,
-    report: &mut Report,
-) {
-    let n_rows = group.len();
-    let share = infer.cpu / u32::try_from(n_rows).unwrap_or(u32::MAX).max(1);
-    model.metrics().ran(n_rows);
-    if let Some(first) = group.first() {
-        model.learn(first.row.bucket, n_rows, infer.cpu);
-    }
-    for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
-        let began = Instant::now();
-        let answer = caller.span.in_scope(|| {
-            guarded(|| loaded.task.answer(outputs, &row.frame))
-                .unwrap_or_else(|panic| Err(Error::Internal(format!("making the answer panicked: {panic}"))))
-        });
-        // Microseconds: not worth asking the system what of it was CPU time.
-        let answering = began.elapsed();
-        let own = row.prepare.cpu + answering;
-        model.handled(terms.bytes, own);
-        let cost = Cost {
-            queue,
-            prepare: row.prepare.wall,
-            infer: infer.wall,
-            answer: answering,
-            cpu: own + share,
-            batch: n_rows,
-        };
-        if answer.is_ok() {
-            model.metrics().answered(&cost);
+    /// Makes and sends each row's answer.
+    fn answer(&mut self, group: Vec<Ready>, outputs: Vec<Tensors>, infer: Spent) {
+        let (model, n_rows) = (self.model, group.len());
+        let share = infer.cpu / u32::try_from(n_rows).unwrap_or(u32::MAX).max(1);
+        model.metrics().ran(n_rows);
+        if let Some(first) = group.first() {
+            model.learn(first.row.bucket, n_rows, infer.cpu);
         }
-        keep(model, &caller, report);
-        caller.answer(answer.map(|answer| Answered { answer, cost }));
+        for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
+            let began = Instant::now();
+            let answer = caller.span.in_scope(|| {
+                let made = guarded(|| self.loaded.task.answer(outputs, &row.frame));
+                made.unwrap_or_else(|panic| {
+                    Err(Error::Internal(format!("making the answer panicked: {panic}")))
+                })
+            });
+            // Microseconds: not worth asking the system what of it was CPU time.
+            let answering = began.elapsed();
+            let own = row.prepare.cpu + answering;
+            model.handled(terms.bytes, own);
+            let cost = Cost {
+                queue,
+                prepare: row.prepare.wall,
+                infer: infer.wall,
+                answer: answering,
+                cpu: own + share,
+                batch: n_rows,
+            };
+            if answer.is_ok() {
+                model.metrics().answered(&cost);
+            }
+            keep(model, &caller, &mut self.report);
+            caller.answer(answer.map(|answer| Answered { answer, cost }));
+        }
     }
 }
 

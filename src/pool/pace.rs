@@ -70,7 +70,7 @@ impl Pace {
             let ratio = (took / predicted).clamp(0.0, STRANGEST);
             let error = (ratio - self.ratio).abs();
             self.ratio += NEWEST * (ratio - self.ratio);
-            let calmer = 1.0 - 0.5_f64.powf(since.as_secs_f64() / CALMING.as_secs_f64());
+            let calmer = 1.0 - halved(since, CALMING);
             let weight = if error > self.deviation { NEWEST } else { calmer };
             self.deviation += weight * (error - self.deviation);
         }
@@ -79,8 +79,7 @@ impl Pace {
     /// What is left of it at `now`.
     pub(super) fn at(mut self, now: Instant) -> Self {
         let Some(learnt) = self.learnt else { return self };
-        let idle = now.saturating_duration_since(learnt).as_secs_f64();
-        let kept = 0.5_f64.powf(idle / HALF_LIFE.as_secs_f64());
+        let kept = halved(now.saturating_duration_since(learnt), HALF_LIFE);
         let fade = |value: &mut f64, to: f64| *value = to + (*value - to) * kept;
         fade(&mut self.stretch, 1.0);
         fade(&mut self.drain, 1.0);
@@ -105,6 +104,13 @@ impl Pace {
     pub(super) fn margin(&self) -> f64 {
         ((self.ratio - 1.0).max(0.0) + DEVIATIONS * self.deviation).clamp(CLOSEST, WIDEST)
     }
+}
+
+/// What is left after `time` of something that loses half of itself in each `half_life`.
+fn halved(time: Duration, half_life: Duration) -> f64 {
+    let lives = time.as_secs_f64() / half_life.as_secs_f64();
+    // Every request asks, most of them after microseconds, where the line is as good as the power.
+    if lives < 1e-4 { 1.0 - lives * std::f64::consts::LN_2 } else { 0.5_f64.powf(lives) }
 }
 
 fn blend(mean: &mut f64, took: f64, expected: f64) {
