@@ -64,8 +64,8 @@ pub enum Rule {
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     pub now: Instant,
-    /// Workers that have nothing to do, besides the one that asks.
-    pub idle: usize,
+    /// Workers that there are, with the one that asks.
+    pub workers: usize,
     pub buckets: &'a [BucketView],
 }
 
@@ -168,8 +168,11 @@ fn rows(rule: Rule, bucket: &BucketView, view: &View) -> usize {
         Rule::Drain => most,
         Rule::Window { rows, .. } => most.min(rows.max(1)),
         Rule::Measured => {
-            // Idle workers share a burst; where there are none, nothing is left for them.
-            let share = bucket.queued.div_ceil(view.idle + 1);
+            // Workers share what waits, those that are busy too: one that takes all of a short queue makes
+            // its rows wait for each other, where the next free worker would have run half of them as soon.
+            // In a long queue the others find enough in other buckets.
+            let waiting: usize = view.buckets.iter().map(|bucket| bucket.queued).sum();
+            let share = waiting.div_ceil(view.workers.max(1));
             let mut rows = share.clamp(1, bucket.curve.best.max(1)).min(most);
             while rows > 1 && view.now + bucket.curve.run(rows) > bucket.due {
                 rows = rows.div_ceil(2);

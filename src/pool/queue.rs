@@ -282,7 +282,7 @@ impl Queue {
                 self.places.push((lane, position));
             }
         }
-        policy::decide(self.rule, &View { now, idle: self.idle, buckets: &self.view })
+        policy::decide(self.rule, &View { now, workers: self.workers, buckets: &self.view })
     }
 
     /// Has inputs prepared so that rows of one shape find each other.

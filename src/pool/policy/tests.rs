@@ -21,22 +21,24 @@ fn bucket(epoch: Instant) -> BucketView {
     }
 }
 
-fn ask(rule: Rule, now: Instant, idle: usize, buckets: &[BucketView]) -> Decision {
-    decide(rule, &View { now, idle, buckets })
+fn ask(rule: Rule, now: Instant, workers: usize, buckets: &[BucketView]) -> Decision {
+    decide(rule, &View { now, workers, buckets })
 }
 
 fn measured(now: Instant, buckets: &[BucketView]) -> Decision {
-    ask(Rule::Measured, now, 0, buckets)
+    ask(Rule::Measured, now, 1, buckets)
 }
 
 #[test]
-fn idle_workers_share_a_burst_and_a_busy_pool_fills_its_batches() {
+fn workers_share_a_short_queue_and_fill_their_batches_from_a_long_one() {
     let epoch = Instant::now();
     let burst = [BucketView { queued: 6, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Measured, epoch, 1, &burst), Decision::Run { bucket: 0, rows: 3 });
-    assert_eq!(ask(Rule::Measured, epoch, 0, &burst), Decision::Run { bucket: 0, rows: 6 });
+    assert_eq!(ask(Rule::Measured, epoch, 2, &burst), Decision::Run { bucket: 0, rows: 3 });
+    assert_eq!(ask(Rule::Measured, epoch, 1, &burst), Decision::Run { bucket: 0, rows: 6 });
+    let beside_others = [burst[0], BucketView { queued: 9, due: epoch + 200 * MS, ..bucket(epoch) }];
+    assert_eq!(ask(Rule::Measured, epoch, 2, &beside_others), Decision::Run { bucket: 0, rows: 6 });
     let flood = [BucketView { queued: 500, ..bucket(epoch) }];
-    assert_eq!(measured(epoch, &flood), Decision::Run { bucket: 0, rows: 8 });
+    assert_eq!(ask(Rule::Measured, epoch, 4, &flood), Decision::Run { bucket: 0, rows: 8 });
 }
 
 #[test]
@@ -94,13 +96,13 @@ fn nobody_waits_behind_those_who_are_held() {
 fn the_rules_of_others_do_what_they_say() {
     let epoch = Instant::now();
     let some = [BucketView { queued: 40, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Single, epoch, 0, &some), Decision::Run { bucket: 0, rows: 1 });
-    assert_eq!(ask(Rule::Drain, epoch, 3, &some), Decision::Run { bucket: 0, rows: 32 });
+    assert_eq!(ask(Rule::Single, epoch, 1, &some), Decision::Run { bucket: 0, rows: 1 });
+    assert_eq!(ask(Rule::Drain, epoch, 4, &some), Decision::Run { bucket: 0, rows: 32 });
     let window = Rule::Window { rows: 16, wait: 5 * MS };
-    assert_eq!(ask(window, epoch, 0, &some), Decision::Run { bucket: 0, rows: 16 });
+    assert_eq!(ask(window, epoch, 1, &some), Decision::Run { bucket: 0, rows: 16 });
     let few = [BucketView { queued: 3, ..bucket(epoch) }];
-    assert_eq!(ask(window, epoch, 0, &few), Decision::Hold { until: epoch + 5 * MS });
-    assert_eq!(ask(window, epoch + 5 * MS, 0, &few), Decision::Run { bucket: 0, rows: 3 });
+    assert_eq!(ask(window, epoch, 1, &few), Decision::Hold { until: epoch + 5 * MS });
+    assert_eq!(ask(window, epoch + 5 * MS, 1, &few), Decision::Run { bucket: 0, rows: 3 });
 }
 
 fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
@@ -128,19 +130,19 @@ fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
 
 proptest! {
     #[test]
-    fn under_fast_no_worker_rests_or_waits_while_there_is_work(mut view in buckets(Instant::now()), idle in 0usize..9) {
+    fn under_fast_no_worker_rests_or_waits_while_there_is_work(mut view in buckets(Instant::now()), workers in 1usize..9) {
         view.iter_mut().for_each(|bucket| bucket.balance = Balance::Fast);
         let now = view.first().map_or_else(Instant::now, |bucket| bucket.since);
         let work = view.iter().any(|bucket| bucket.queued > 0);
-        let decision = ask(Rule::Measured, now, idle, &view);
+        let decision = ask(Rule::Measured, now, workers, &view);
         prop_assert_eq!(matches!(decision, Decision::Run { .. }), work);
         prop_assert_eq!(decision == Decision::Rest, !work);
     }
 
     #[test]
-    fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, idle in 0usize..9, view in buckets(Instant::now())) {
+    fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, workers in 1usize..9, view in buckets(Instant::now())) {
         for rule in [Rule::Measured, Rule::Single, Rule::Drain, Rule::Window { rows: 16, wait: 5 * MS }] {
-            if let Decision::Run { bucket, rows } = ask(rule, epoch + MS * later, idle, &view) {
+            if let Decision::Run { bucket, rows } = ask(rule, epoch + MS * later, workers, &view) {
                 prop_assert!(rows >= 1);
                 prop_assert!(rows <= view[bucket].max_rows);
                 prop_assert!(rows <= view[bucket].queued);
