@@ -2,10 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
 };
 
+use lepton::random::Chance;
 use serde_json::{Value, json};
 
 use crate::{
@@ -78,17 +82,14 @@ fn agree(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Small deterministic pseudo-random numbers (Steele, Lea & Flood 2014, SplitMix64).
-struct Random(u64);
+/// A number below `n`.
+fn below(chance: &mut Chance, n: usize) -> usize {
+    (chance.bits() % n as u64) as usize
+}
 
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
+/// A server that accepts everything: what is slow on a busy machine is not refused.
+fn patient_server() -> Lepton {
+    Lepton::start_with(&[("LEPTON_POOL_DEADLINE", "10m"), ("LEPTON_POOL_MAX_DEADLINE", "10m")])
 }
 
 fn known(address: SocketAddr) -> Vec<Known> {
@@ -103,19 +104,20 @@ fn known(address: SocketAddr) -> Vec<Known> {
 #[test]
 fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
     const REQUESTS: usize = 10_000;
-    let mut server = Lepton::start();
+    let mut server = patient_server();
     let address = server.address;
     let (known, bad) = (known(address), bad_requests());
     let (next, answered, refused, left) =
         (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let caller = |seed: u64| {
-        let mut random = Random(seed);
+        let mut chance = Chance(seed);
         let mut connection = Connection::open(address);
         while next.fetch_add(1, Ordering::Relaxed) < REQUESTS {
-            let Known { request, answer } = &known[random.below(known.len())];
-            match random.below(100) {
+            let Known { request, answer } = &known[below(&mut chance, known.len())];
+            match below(&mut chance, 100) {
                 0..5 => {
-                    let response = connection.exchange(&bad[random.below(bad.len())]).expect("a refusal");
+                    let response =
+                        connection.exchange(&bad[below(&mut chance, bad.len())]).expect("a refusal");
                     assert!((400..500).contains(&response.status), "{}", response.status);
                     if response.header("connection") == Some("close") {
                         connection = Connection::open(address);
@@ -123,8 +125,8 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 5..10 => {
-                    let sent =
-                        connection.send(&request[..request.len() - random.below(2) * request.len() / 2]);
+                    let sent = connection
+                        .send(&request[..request.len() - below(&mut chance, 2) * request.len() / 2]);
                     sent.expect("the server reads");
                     connection = Connection::open(address);
                     left.fetch_add(1, Ordering::Relaxed);
@@ -154,22 +156,25 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
 
 #[test]
 fn a_stop_in_the_middle_of_load_answers_everything_it_accepted() {
-    let mut server = Lepton::start();
+    let mut server = patient_server();
     let address = server.address;
     let known = known(address);
     let (n_alone, complete, partial) = (known.len(), AtomicUsize::new(0), AtomicUsize::new(0));
     let stopped = AtomicBool::new(false);
-    let caller = |seed: u64| {
-        let mut random = Random(seed);
+    let (say_enough, enough) = mpsc::channel();
+    let caller = |seed: u64, say_enough: mpsc::Sender<()>| {
+        let mut chance = Chance(seed);
         let Ok(mut connection) = Connection::try_open(address) else { return };
         loop {
-            let Known { request, answer } = &known[random.below(known.len())];
+            let Known { request, answer } = &known[below(&mut chance, known.len())];
             // A kept-alive connection may be closed between two requests; whatever is answered is
             // answered in full.
             match connection.exchange(request) {
                 Ok(response) if response.status == 200 => {
                     assert!(agree(&response.json(), answer), "{}\nalone: {answer}", response.text());
-                    complete.fetch_add(1, Ordering::SeqCst);
+                    if complete.fetch_add(1, Ordering::SeqCst) == 1000 {
+                        say_enough.send(()).expect("the test waits");
+                    }
                     if response.header("connection") == Some("close") {
                         return;
                     }
@@ -190,13 +195,15 @@ fn a_stop_in_the_middle_of_load_answers_everything_it_accepted() {
             }
         }
     };
+    let caller = &caller;
     thread::scope(|scope| {
         for seed in 0..CALLERS as u64 {
-            scope.spawn(move || caller(seed));
+            let say_enough = say_enough.clone();
+            scope.spawn(move || caller(seed, say_enough));
         }
-        while complete.load(Ordering::SeqCst) < 1000 {
-            thread::yield_now();
-        }
+        drop(say_enough);
+        // Callers go on until the stop, so there is a thousandth.
+        enough.recv().expect("a caller says so");
         stopped.store(true, Ordering::SeqCst);
         server.signal("TERM");
     });
