@@ -21,7 +21,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     config::ServerConfig,
-    http::{AppState, router},
+    http::{AppState, Crowded, router},
 };
 
 /// Bytes that a connection buffers, and so the longest head of a request.
@@ -46,6 +46,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// How long a caller may take no byte of its answer.
 const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// Connections that are accepted beyond `server.max_connections`, so that a server that is full says so, to
+/// probes that it lives and to everybody else that there is no room. Each answers one request.
+const RESERVE: usize = 16;
+
+/// How long the head of a request may take on such a connection: it keeps others out.
+const RESERVE_HEAD: Duration = Duration::from_secs(1);
 
 /// How long requests that are already on the wire have to be read once accepting has stopped.
 const LAST_CALL: Duration = Duration::from_millis(100);
@@ -96,8 +103,22 @@ struct Connections {
     app: Router,
     patience: Patience,
     permits: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
     tasks: JoinSet<()>,
     closing: watch::Sender<Closing>,
+}
+
+/// A connection's place.
+struct Seat {
+    kind: SeatKind,
+    /// Gives the place back when it is dropped.
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SeatKind {
+    Regular,
+    Reserve,
 }
 
 /// Whether connections are asked to close.
@@ -114,6 +135,7 @@ impl Connections {
             app,
             patience,
             permits: Arc::new(Semaphore::new(config.max_connections)),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
             tasks: JoinSet::new(),
             closing: watch::Sender::new(Closing::No),
         }
@@ -123,12 +145,16 @@ impl Connections {
         let mut until = std::pin::pin!(until);
         let mut pause = ACCEPT_PAUSE;
         loop {
-            // A permit comes before the connection: those for which there is none wait in the kernel.
+            // A place comes before the connection: those for which there is none wait in the kernel. Which
+            // place it is shows once somebody is there, for a better one may be free by then.
             let accept = async {
-                let permit = self.permits.clone().acquire_owned().await;
-                (permit, listener.accept().await)
+                tokio::select! {
+                    free = self.permits.acquire() => drop(free),
+                    free = self.reserve.acquire() => drop(free),
+                }
+                listener.accept().await
             };
-            let (permit, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = &mut until => return,
                 Some(ended) = self.tasks.join_next() => {
@@ -137,12 +163,13 @@ impl Connections {
                 }
                 accepted = accept => accepted,
             };
-            // The semaphore is never closed.
-            let Ok(permit) = permit else { return };
             match accepted {
                 Ok((stream, _)) => {
                     pause = ACCEPT_PAUSE;
-                    self.start(stream, permit);
+                    // Only this loop takes places, so there still is one.
+                    if let Some(seat) = self.seat() {
+                        self.start(stream, seat);
+                    }
                 }
                 Err(error) if is_the_callers(&error) => {
                     debug!(%error, "a caller left before it was accepted")
@@ -160,9 +187,17 @@ impl Connections {
         }
     }
 
+    /// Takes a place, of the reserve where no other is free.
+    fn seat(&self) -> Option<Seat> {
+        let take = |places: &Arc<Semaphore>, kind| {
+            Some(Seat { kind, _permit: Arc::clone(places).try_acquire_owned().ok()? })
+        };
+        take(&self.permits, SeatKind::Regular).or_else(|| take(&self.reserve, SeatKind::Reserve))
+    }
+
     /// Takes in what the kernel has accepted already, then closes the listener.
     async fn accept_backlog(&mut self, listener: TcpListener) {
-        while let Ok(permit) = self.permits.clone().try_acquire_owned() {
+        while let Some(seat) = self.seat() {
             // Ready at once or not at all: nothing new is waited for.
             let accepted = tokio::select! {
                 biased;
@@ -170,18 +205,22 @@ impl Connections {
                 () = std::future::ready(()) => return,
             };
             match accepted {
-                Ok((stream, _)) => self.start(stream, permit),
+                Ok((stream, _)) => self.start(stream, seat),
                 Err(error) if is_the_callers(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn start(&mut self, stream: TcpStream, permit: tokio::sync::OwnedSemaphorePermit) {
-        let conversation = converse(stream, self.app.clone(), self.patience, self.closing.subscribe());
+    fn start(&mut self, stream: TcpStream, seat: Seat) {
+        let patience = match seat.kind {
+            SeatKind::Regular => self.patience,
+            SeatKind::Reserve => Patience { head: self.patience.head.min(RESERVE_HEAD), ..self.patience },
+        };
+        let conversation = converse(stream, self.app.clone(), seat.kind, patience, self.closing.subscribe());
         self.tasks.spawn(async move {
             conversation.await;
-            drop(permit);
+            drop(seat);
         });
     }
 
@@ -222,14 +261,20 @@ fn is_the_callers(error: &io::Error) -> bool {
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, app: Router, patience: Patience, mut closing: watch::Receiver<Closing>) {
+async fn converse(
+    stream: TcpStream,
+    app: Router,
+    seat: SeatKind,
+    patience: Patience,
+    mut closing: watch::Receiver<Closing>,
+) {
     // Answers are small and written whole: waiting for more to send could only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "a connection without TCP_NODELAY");
     }
     let turn = Arc::new(Turn::default());
     let socket = Socket::new(stream, patience, turn.clone());
-    let service = service_fn(|request| answer(app.clone(), turn.clone(), request));
+    let service = service_fn(|request| answer(app.clone(), turn.clone(), seat, request));
     let mut builder = http1::Builder::new();
     // The socket keeps time itself: hyper's own timeout cannot tell a slow head from an idle connection.
     builder.header_read_timeout(None).max_buf_size(BUFFER);
@@ -254,11 +299,18 @@ async fn converse(stream: TcpStream, app: Router, patience: Patience, mut closin
 async fn answer(
     app: Router,
     turn: Arc<Turn>,
+    seat: SeatKind,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     turn.begin();
-    let (request, leftover) = Leftover::watch(request);
+    let (mut request, leftover) = Leftover::watch(request);
+    if seat == SeatKind::Reserve {
+        request.extensions_mut().insert(Crowded);
+    }
     let mut response = app.oneshot(request).await?;
+    if seat == SeatKind::Reserve {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if !leftover.drained().await {
         // What is left would be taken for the next request. The socket lingers, so that a caller that
         // is still sending gets to read its answer.

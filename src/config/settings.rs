@@ -178,7 +178,7 @@ settings! {
     server: ServerConfig / ServerSection {
         /// Address and port; port 0 takes a free one.
         listen: SocketAddr => SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8080));
-        /// Connections held open at once; more wait in the kernel's backlog.
+        /// Connections held open at once; further ones are refused, but for probes.
         max_connections: usize => usize = 1024;
         /// Threads that move bytes. They never run a network.
         io_threads: usize => usize = 1;

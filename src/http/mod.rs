@@ -31,6 +31,8 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
+/// What a listener tells about a request.
+pub use self::observe::Crowded;
 use self::{observe::Observer, problem::Refusal};
 /// What answers look like, for those who write them without HTTP.
 pub(crate) use self::{text::TextBody, vision::ImageBody};

@@ -46,6 +46,18 @@ const CALLER_LEFT: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival(pub(super) Instant);
 
+/// Marks a request on a connection beyond the limit: only probes are answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowded;
+
+/// How soon to try again where every connection was taken.
+const RETRY_CROWDED: Duration = Duration::from_secs(1);
+
+fn crowded() -> Refusal {
+    let reason = "as many connections are open as are served at once (server.max_connections)".into();
+    Refusal::from(Error::Unavailable { reason, retry_after: RETRY_CROWDED })
+}
+
 /// What the layer needs, shared by all requests.
 #[derive(Clone)]
 pub(super) struct Observer {
@@ -102,9 +114,13 @@ where
         }
         let mut exchange = Exchange::start(&observer, &request, arrived, span.clone());
         request.extensions_mut().insert(Arrival(arrived));
-        let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
+        let is_served = is_probe(exchange.route) || request.extensions().get::<Crowded>().is_none();
+        let answer = is_served.then(|| span.in_scope(|| self.inner.call(request)).instrument(span));
         Box::pin(async move {
-            let mut response = answer.await.into_response();
+            let mut response = match answer {
+                Some(answer) => answer.await.into_response(),
+                None => crowded().into_response(),
+            };
             let refusal = observer.dress(&mut response, &id);
             exchange.finish(response.status(), refusal.as_ref());
             Ok(response)

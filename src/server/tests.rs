@@ -11,7 +11,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    metrics::Metrics,
+    pool::{ModelPool, PoolOptions, Rule},
+};
 
 /// A server without models: the connections are what is tested.
 struct Served {
@@ -22,10 +26,14 @@ struct Served {
 }
 
 async fn serve(app: Router, patience: Patience, drain: Duration) -> Served {
+    serve_as(&Config::default().server, app, patience, drain).await
+}
+
+async fn serve_as(config: &ServerConfig, app: Router, patience: Patience, drain: Duration) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut connections = Connections::new(app, &Config::default().server);
+    let mut connections = Connections::new(app, config);
     connections.patience = patience;
     let cut = tokio::spawn(async move {
         connections
@@ -244,4 +252,36 @@ async fn a_request_in_the_backlog_is_answered_after_a_stop() {
         assert_eq!(answer_of(&mut stream).await.1, "fine");
     }
     assert_eq!(finish.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_full_server_answers_probes_and_refuses_the_rest_until_there_is_room() {
+    let config = ServerConfig { max_connections: 1, ..Config::default().server };
+    let options = PoolOptions { workers: 1, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
+    let app = router(AppState::new(
+        Config::default(),
+        Arc::new(ModelPool::start(&options, Vec::new(), &Metrics::new()).unwrap()),
+        Arc::new(Metrics::new()),
+    ));
+    let served = serve_as(&config, app, PATIENT, DRAIN).await;
+    let ask = async |path: &str| {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let (head, body) = answer_of(&mut stream).await;
+        (stream, head, body)
+    };
+    let (first, head, _) = ask("/v1/models").await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+
+    let (mut probe, head, _) = ask("/healthz").await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert!(at_end(&mut probe).await);
+    let (mut refused, head, body) = ask("/v1/models").await;
+    assert!(head.starts_with("http/1.1 503") && head.contains("retry-after: 1\r\n"), "{head}");
+    assert!(head.contains("connection: close") && body.contains("server.max_connections"), "{head}{body}");
+    assert!(at_end(&mut refused).await);
+
+    drop(first);
+    // The place is free once the server has seen the first caller leave.
+    while !ask("/v1/models").await.1.starts_with("http/1.1 200") {}
 }
