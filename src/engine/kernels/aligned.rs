@@ -1,4 +1,4 @@
-//! Numbers that begin at a cache line.
+//! Plains that begin at a cache line.
 //!
 //! Invariant: the memory is owned, zeroed when it is made, and as long as the slice says. In tests
 //! buffers end at a protected page, so that every test finds a kernel that reads too far.
@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "alignment beyond that of the element is asked of the allocator itself")]
 
 use std::{
+    any::TypeId,
     ops::{Deref, DerefMut},
     ptr::NonNull,
 };
@@ -16,19 +17,33 @@ use super::bf16::Bf16;
 #[cfg(test)]
 use super::guarded;
 
-/// A number of which all bits zero is one.
+/// Bits that stand for themselves. No other room can name it, so that it seals what asks for it.
 ///
 /// # Safety
 /// All bits zero is a value, and no value owns anything.
-pub(super) unsafe trait Number: Copy + Send + Sync {}
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
 
 // SAFETY: it is plain.
-unsafe impl Number for f32 {}
+unsafe impl Plain for f32 {}
 // SAFETY: it is two plain bytes.
-unsafe impl Number for Bf16 {}
+unsafe impl Plain for Bf16 {}
+
+/// The same slice under the other name of its numbers; nothing where they are others.
+pub(super) fn same<A: Plain, B: Plain>(slice: &[A]) -> Option<&[B]> {
+    // SAFETY: the types are one, and the borrow goes on.
+    let cast = || unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), slice.len()) };
+    (TypeId::of::<A>() == TypeId::of::<B>()).then(cast)
+}
+
+/// [`same`], to write to.
+pub(super) fn same_mut<A: Plain, B: Plain>(slice: &mut [A]) -> Option<&mut [B]> {
+    // SAFETY: as above.
+    let cast = || unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) };
+    (TypeId::of::<A>() == TypeId::of::<B>()).then(cast)
+}
 
 /// A zeroed slice of numbers that begins at a cache line.
-pub(super) struct Aligned<T: Number = f32> {
+pub(super) struct Aligned<T: Plain = f32> {
     start: NonNull<T>,
     len: usize,
     memory: Memory,
@@ -43,11 +58,11 @@ enum Memory {
 }
 
 // SAFETY: it owns its memory as a `Vec` does, and hands it out by the borrow of itself only.
-unsafe impl<T: Number> Send for Aligned<T> {}
+unsafe impl<T: Plain> Send for Aligned<T> {}
 // SAFETY: as above.
-unsafe impl<T: Number> Sync for Aligned<T> {}
+unsafe impl<T: Plain> Sync for Aligned<T> {}
 
-impl<T: Number> Aligned<T> {
+impl<T: Plain> Aligned<T> {
     /// Makes `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
         Self { start: allocator::map(len), len, memory: Memory::Allocated }
@@ -84,7 +99,7 @@ mod allocator {
         ptr::NonNull,
     };
 
-    use super::Number;
+    use super::Plain;
 
     /// The size of a cache line, and of the widest register.
     const LINE: usize = 64;
@@ -96,7 +111,7 @@ mod allocator {
     }
 
     /// Allocates `len` zeros.
-    pub(super) fn map<T: Number>(len: usize) -> NonNull<T> {
+    pub(super) fn map<T: Plain>(len: usize) -> NonNull<T> {
         let layout = layout::<T>(len);
         // SAFETY: the layout has at least one number, so its size is not zero.
         let start = unsafe { alloc::alloc_zeroed(layout) };
@@ -107,7 +122,7 @@ mod allocator {
     ///
     /// # Safety
     /// `start` came of [`map`] with the same `len`, and nothing borrows it any more.
-    pub(super) unsafe fn unmap<T: Number>(start: NonNull<T>, len: usize) {
+    pub(super) unsafe fn unmap<T: Plain>(start: NonNull<T>, len: usize) {
         // SAFETY: the caller's.
         unsafe { alloc::dealloc(start.as_ptr().cast(), layout::<T>(len)) }
     }
@@ -119,14 +134,14 @@ mod pages {
 
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-    use super::Number;
+    use super::Plain;
 
     fn bytes<T>(len: usize) -> Option<usize> {
         len.max(1).checked_mul(size_of::<T>())
     }
 
     /// Maps `len` zeros from the beginning of a page on; nothing where the kernel has no room.
-    pub(super) fn map<T: Number>(len: usize) -> Option<NonNull<T>> {
+    pub(super) fn map<T: Plain>(len: usize) -> Option<NonNull<T>> {
         let flags = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: new pages, where the kernel wants them.
         let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes::<T>(len)?, flags, MapFlags::PRIVATE) };
@@ -137,7 +152,7 @@ mod pages {
     ///
     /// # Safety
     /// `start` came of [`map`] with the same `len`, and nothing borrows it any more.
-    pub(super) unsafe fn unmap<T: Number>(start: NonNull<T>, len: usize) {
+    pub(super) unsafe fn unmap<T: Plain>(start: NonNull<T>, len: usize) {
         // It had a size when it was made; pages that the kernel keeps are lost, and nothing else.
         // SAFETY: the caller's.
         let _kept = bytes::<T>(len).map(|bytes| unsafe { munmap(start.as_ptr().cast(), bytes) });
@@ -149,9 +164,9 @@ mod pages {
 mod pages {
     use std::ptr::NonNull;
 
-    use super::Number;
+    use super::Plain;
 
-    pub(super) fn map<T: Number>(_len: usize) -> Option<NonNull<T>> {
+    pub(super) fn map<T: Plain>(_len: usize) -> Option<NonNull<T>> {
         None
     }
 
@@ -159,10 +174,10 @@ mod pages {
     ///
     /// # Safety
     /// It is never called.
-    pub(super) unsafe fn unmap<T: Number>(_start: NonNull<T>, _len: usize) {}
+    pub(super) unsafe fn unmap<T: Plain>(_start: NonNull<T>, _len: usize) {}
 }
 
-impl<T: Number> Drop for Aligned<T> {
+impl<T: Plain> Drop for Aligned<T> {
     fn drop(&mut self) {
         // SAFETY: it was made with this length in this way, and nothing borrows it any more.
         unsafe {
@@ -174,7 +189,7 @@ impl<T: Number> Drop for Aligned<T> {
     }
 }
 
-impl<T: Number> Deref for Aligned<T> {
+impl<T: Plain> Deref for Aligned<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -183,7 +198,7 @@ impl<T: Number> Deref for Aligned<T> {
     }
 }
 
-impl<T: Number> DerefMut for Aligned<T> {
+impl<T: Plain> DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }

@@ -3,12 +3,12 @@
 /// A number in bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(transparent)]
-pub(super) struct Bf16(u16);
+pub struct Bf16(u16);
 
 impl Bf16 {
     /// Rounds to the nearest, ties to even, as the processor does; not-a-number stays so. Unlike the
     /// processor's, it keeps numbers too small to be normal.
-    pub(super) fn of(x: f32) -> Self {
+    pub fn of(x: f32) -> Self {
         let bits = x.to_bits();
         if x.is_nan() {
             return Self((bits >> 16) as u16 | 1 << 6);
@@ -18,7 +18,7 @@ impl Bf16 {
     }
 
     /// Widens it, exactly.
-    pub(super) fn wide(self) -> f32 {
+    pub fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
     }
 }

@@ -5,7 +5,11 @@
 //! Invariant: each number is made by the same sums in the same order whatever the batch. Channels that
 //! pad a pixel to whole registers are never read.
 
-use super::{Form, aligned::Aligned, maps::Layout};
+use super::{
+    Form, Precision,
+    aligned::{Aligned, same, same_mut},
+    maps::{Layout, Number},
+};
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
@@ -65,15 +69,28 @@ impl std::fmt::Debug for Conv {
 
 /// What a convolution reads and writes in one run: pictures in the layouts beside them.
 #[derive(Debug)]
-pub struct Run<'a> {
-    pub input: &'a [f32],
+pub struct Run<'a, N> {
+    pub input: &'a [N],
     pub input_layout: Layout,
     /// What is added to the answer before the activation, laid out as the answer is.
-    pub summand: Option<&'a [f32]>,
+    pub summand: Option<&'a [N]>,
     pub activation: Activation,
     /// Zero in the border before the run, and after it.
-    pub output: &'a mut [f32],
+    pub output: &'a mut [N],
     pub output_layout: Layout,
+}
+
+impl<'a, N: Number> Run<'a, N> {
+    /// The same run by the name that the loops have for its numbers.
+    fn of<M: Number>(self) -> Option<Run<'a, M>> {
+        let Self { input, input_layout, summand, activation, output, output_layout } = self;
+        let summand = match summand {
+            Some(summand) => Some(same(summand)?),
+            None => None,
+        };
+        let (input, output) = (same(input)?, same_mut(output)?);
+        Some(Run { input, input_layout, summand, activation, output, output_layout })
+    }
 }
 
 impl Conv {
@@ -112,6 +129,11 @@ impl Conv {
         Some(conv)
     }
 
+    /// What the maps that it reads and writes are made of.
+    pub fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
     /// What it computes.
     pub fn shape(&self) -> Shape {
         self.shape
@@ -133,25 +155,24 @@ impl Conv {
     /// Runs over all pictures of `input`.
     ///
     /// # Panics
-    /// Where layouts and slices contradict each other or the shape, or the border of the input is
-    /// narrower than the padding.
-    pub fn run(&self, run: Run<'_>) {
-        let Run { input, input_layout, summand, activation, output, output_layout } = run;
+    /// Where the numbers are not of [`Conv::precision`], layouts and slices contradict each other or the
+    /// shape, or the border of the input is narrower than the padding.
+    pub fn run<N: Number>(&self, run: Run<'_, N>) {
+        let Run { input_layout, output_layout, .. } = run;
+        assert!(N::PRECISION == self.precision(), "maps of the numbers that it is packed for");
         let fits = self.answer([input_layout.height, input_layout.width], output_layout.border);
         assert!(fits == Some(output_layout), "the layout of the answer");
         assert!(input_layout.n_channels == self.shape.n_inputs, "as many channels as the weights have");
         assert!(input_layout.pixel >= input_layout.n_channels, "room for the channels of a pixel");
         assert!(input_layout.border >= self.shape.border(), "a border as wide as the padding");
-        let n_pictures = input.len() / input_layout.picture();
-        assert!(input.len() == n_pictures * input_layout.picture(), "whole pictures come in");
-        assert!(output.len() == n_pictures * output_layout.picture(), "as many go out");
-        assert!(summand.is_none_or(|summand| summand.len() == output.len()), "a summand for each number");
+        let n_pictures = run.input.len() / input_layout.picture();
+        assert!(run.input.len() == n_pictures * input_layout.picture(), "whole pictures come in");
+        assert!(run.output.len() == n_pictures * output_layout.picture(), "as many go out");
+        assert!(run.summand.is_none_or(|it| it.len() == run.output.len()), "a summand for each number");
         #[cfg(target_arch = "x86_64")]
-        blocks::run(
-            self,
-            n_pictures,
-            Run { input, input_layout, summand, activation, output, output_layout },
-        );
+        if let Some(run) = run.of::<f32>() {
+            blocks::run(self, n_pictures, run);
+        }
     }
 
     /// The registers of output channels, in the groups that one block computes.

@@ -3,6 +3,43 @@
 //! Invariant: pixel (y, x) of a map begins at [`Layout::at`]; the border holds zeros, so that a
 //! convolution reads its padding from there and never asks where a picture ends.
 
+use super::{Precision, aligned::Plain, bf16::Bf16};
+
+/// What a map is made of.
+pub trait Number: Plain {
+    const PRECISION: Precision;
+
+    /// Rounds to the nearest.
+    fn of(x: f32) -> Self;
+
+    /// Widens it, exactly.
+    fn wide(self) -> f32;
+}
+
+impl Number for f32 {
+    const PRECISION: Precision = Precision::F32;
+
+    fn of(x: f32) -> Self {
+        x
+    }
+
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl Number for Bf16 {
+    const PRECISION: Precision = Precision::Bf16;
+
+    fn of(x: f32) -> Self {
+        Self::of(x)
+    }
+
+    fn wide(self) -> f32 {
+        self.wide()
+    }
+}
+
 /// How the maps of a picture lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
@@ -35,7 +72,7 @@ impl Layout {
     ///
     /// # Panics
     /// Where the lengths are not those of one `n`.
-    pub fn lay_out(&self, pictures: &[f32], maps: &mut [f32]) {
+    pub fn lay_out<N: Number>(&self, pictures: &[f32], maps: &mut [N]) {
         let plane = self.height * self.width;
         assert!(pictures.len() * self.picture() == maps.len() * plane * self.n_channels, "whole pictures");
         let whole = pictures.chunks_exact((plane * self.n_channels).max(1));
@@ -43,7 +80,9 @@ impl Layout {
             for (channel, plane) in picture.chunks_exact(plane).enumerate() {
                 for (y, row) in plane.chunks_exact(self.width).enumerate() {
                     let pixels = &mut maps[self.at(y, 0) + channel..];
-                    row.iter().zip(pixels.iter_mut().step_by(self.pixel)).for_each(|(from, to)| *to = *from);
+                    row.iter()
+                        .zip(pixels.iter_mut().step_by(self.pixel))
+                        .for_each(|(from, to)| *to = N::of(*from));
                 }
             }
         }
@@ -53,7 +92,7 @@ impl Layout {
     ///
     /// # Panics
     /// Where the lengths are not those of one `n`.
-    pub fn gather(&self, maps: &[f32], pictures: &mut [f32]) {
+    pub fn gather<N: Number>(&self, maps: &[N], pictures: &mut [f32]) {
         let plane = self.height * self.width;
         assert!(pictures.len() * self.picture() == maps.len() * plane * self.n_channels, "whole pictures");
         let whole = pictures.chunks_exact_mut((plane * self.n_channels).max(1));
@@ -61,7 +100,9 @@ impl Layout {
             for (channel, plane) in picture.chunks_exact_mut(plane).enumerate() {
                 for (y, row) in plane.chunks_exact_mut(self.width).enumerate() {
                     let pixels = &maps[self.at(y, 0) + channel..];
-                    row.iter_mut().zip(pixels.iter().step_by(self.pixel)).for_each(|(to, from)| *to = *from);
+                    row.iter_mut()
+                        .zip(pixels.iter().step_by(self.pixel))
+                        .for_each(|(to, from)| *to = from.wide());
                 }
             }
         }
@@ -71,14 +112,14 @@ impl Layout {
     ///
     /// # Panics
     /// Where the lengths are not those of one `n`.
-    pub fn sum(&self, maps: &[f32], sums: &mut [f32]) {
+    pub fn sum<N: Number>(&self, maps: &[N], sums: &mut [f32]) {
         assert!(sums.len() * self.picture() == maps.len() * self.n_channels, "whole pictures");
         sums.fill(0.0);
         for (sums, maps) in sums.chunks_exact_mut(self.n_channels).zip(maps.chunks_exact(self.picture())) {
             for y in 0..self.height {
                 let row = &maps[self.at(y, 0)..][..self.width * self.pixel];
                 for pixel in row.chunks_exact(self.pixel) {
-                    sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x);
+                    sums.iter_mut().zip(pixel).for_each(|(sum, x)| *sum += x.wide());
                 }
             }
         }

@@ -7,8 +7,7 @@
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[allow(dead_code, reason = "the kernels that widen it follow")]
-mod bf16;
+pub mod bf16;
 pub mod conv;
 #[cfg(test)]
 mod guarded;

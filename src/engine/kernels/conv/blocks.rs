@@ -57,7 +57,7 @@ static AVX2: Loops = Loops {
 };
 
 /// Runs over `n_pictures`; the slices fit their layouts.
-pub(super) fn run(conv: &Conv, n_pictures: usize, run: Run<'_>) {
+pub(super) fn run(conv: &Conv, n_pictures: usize, run: Run<'_, f32>) {
     let Run { input, input_layout: from, summand, activation, output, output_layout: to } = run;
     let loops = match conv.form.0 {
         Vectors::Amx | Vectors::Avx512 => &AVX512,
