@@ -28,18 +28,24 @@ unsafe impl Plain for f32 {}
 // SAFETY: it is two plain bytes.
 unsafe impl Plain for Bf16 {}
 
-/// The same slice under the other name of its numbers; nothing where they are others.
-pub(super) fn same<A: Plain, B: Plain>(slice: &[A]) -> Option<&[B]> {
+/// The same slice under the other name of its numbers.
+///
+/// # Panics
+/// Where they are others.
+pub(super) fn same<A: Plain, B: Plain>(slice: &[A]) -> &[B] {
+    assert!(TypeId::of::<A>() == TypeId::of::<B>(), "two names of one number");
     // SAFETY: the types are one, and the borrow goes on.
-    let cast = || unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), slice.len()) };
-    (TypeId::of::<A>() == TypeId::of::<B>()).then(cast)
+    unsafe { std::slice::from_raw_parts(slice.as_ptr().cast(), slice.len()) }
 }
 
 /// [`same`], to write to.
-pub(super) fn same_mut<A: Plain, B: Plain>(slice: &mut [A]) -> Option<&mut [B]> {
+///
+/// # Panics
+/// Where they are others.
+pub(super) fn same_mut<A: Plain, B: Plain>(slice: &mut [A]) -> &mut [B] {
+    assert!(TypeId::of::<A>() == TypeId::of::<B>(), "two names of one number");
     // SAFETY: as above.
-    let cast = || unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) };
-    (TypeId::of::<A>() == TypeId::of::<B>()).then(cast)
+    unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) }
 }
 
 /// A zeroed slice of numbers that begins at a cache line.

@@ -5,14 +5,19 @@
 //! Invariant: each number is made by the same sums in the same order whatever the batch. Channels that
 //! pad a pixel to whole registers are never read.
 
+use self::packed::{Panels, Source};
 use super::{
-    Form, Precision,
+    Form, Precision, Vectors,
     aligned::{Aligned, same, same_mut},
+    bf16::Bf16,
     maps::{Layout, Number},
 };
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod packed;
+#[cfg(target_arch = "x86_64")]
+mod products;
 #[cfg(test)]
 mod tests;
 
@@ -55,10 +60,15 @@ pub enum Activation {
 pub struct Conv {
     form: Form,
     shape: Shape,
-    /// For each group of registers of output channels: for each tap and input channel, its weights.
-    weights: Aligned,
+    weights: Weights,
     /// The biases, padded to whole registers.
     bias: Aligned,
+}
+
+/// Weights as the loops of a form read them.
+enum Weights {
+    Singles(Panels<f32>),
+    Pairs(Panels<Bf16>),
 }
 
 impl std::fmt::Debug for Conv {
@@ -82,14 +92,13 @@ pub struct Run<'a, N> {
 
 impl<'a, N: Number> Run<'a, N> {
     /// The same run by the name that the loops have for its numbers.
-    fn of<M: Number>(self) -> Option<Run<'a, M>> {
+    ///
+    /// # Panics
+    /// Where they are others.
+    fn of<M: Number>(self) -> Run<'a, M> {
         let Self { input, input_layout, summand, activation, output, output_layout } = self;
-        let summand = match summand {
-            Some(summand) => Some(same(summand)?),
-            None => None,
-        };
-        let (input, output) = (same(input)?, same_mut(output)?);
-        Some(Run { input, input_layout, summand, activation, output, output_layout })
+        let (input, summand, output) = (same(input), summand.map(same), same_mut(output));
+        Run { input, input_layout, summand, activation, output, output_layout }
     }
 }
 
@@ -104,34 +113,31 @@ impl Conv {
             return None;
         }
         let n_lanes = form.n_lanes();
-        let mut conv = Self {
-            form,
-            shape,
-            weights: Aligned::zeros(n / shape.n_outputs * shape.n_outputs.next_multiple_of(n_lanes)),
-            bias: Aligned::zeros(shape.n_outputs.next_multiple_of(n_lanes)),
-        };
-        conv.bias[..shape.n_outputs].copy_from_slice(bias);
-        for Group { register, n_registers, weights: start } in conv.groups() {
-            for lane in 0..n_registers * n_lanes {
-                let output = register * n_lanes + lane;
-                if output >= shape.n_outputs {
-                    continue;
-                }
-                for tap in 0..n_taps {
-                    for input in 0..shape.n_inputs {
-                        let k = tap * shape.n_inputs + input;
-                        conv.weights[start + k * n_registers * n_lanes + lane] =
-                            weights[(output * shape.n_inputs + input) * n_taps + tap];
-                    }
-                }
+        let source = Source { shape: &shape, weights };
+        let weights = match form.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512Bf16 => Weights::Pairs(Panels::pack(source, n_lanes, 2)),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Amx | Vectors::Avx512 | Vectors::Avx2 => {
+                Weights::Singles(Panels::pack(source, n_lanes, 1))
             }
-        }
-        Some(conv)
+        };
+        let mut padded = Aligned::zeros(shape.n_outputs.next_multiple_of(n_lanes));
+        padded[..shape.n_outputs].copy_from_slice(bias);
+        Some(Self { form, shape, weights, bias: padded })
+    }
+
+    /// The form that it is packed for.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// What the maps that it reads and writes are made of.
     pub fn precision(&self) -> Precision {
-        Precision::F32
+        match self.weights {
+            Weights::Singles(_) => Precision::F32,
+            Weights::Pairs(_) => Precision::Bf16,
+        }
     }
 
     /// What it computes.
@@ -170,31 +176,14 @@ impl Conv {
         assert!(run.output.len() == n_pictures * output_layout.picture(), "as many go out");
         assert!(run.summand.is_none_or(|it| it.len() == run.output.len()), "a summand for each number");
         #[cfg(target_arch = "x86_64")]
-        if let Some(run) = run.of::<f32>() {
-            blocks::run(self, n_pictures, run);
+        match &self.weights {
+            Weights::Singles(panels) => {
+                let loops = if self.form.0 == Vectors::Avx2 { &blocks::AVX2 } else { &blocks::AVX512 };
+                blocks::run(self, loops, panels, n_pictures, run.of());
+            }
+            Weights::Pairs(panels) => {
+                blocks::run(self, &blocks::AVX512_BF16, panels, n_pictures, run.of());
+            }
         }
     }
-
-    /// The registers of output channels, in the groups that one block computes.
-    fn groups(&self) -> impl Iterator<Item = Group> + use<> {
-        let n_lanes = self.form.n_lanes();
-        let n_registers = self.shape.n_outputs.div_ceil(n_lanes);
-        let per_register = self.shape.kernel[0] * self.shape.kernel[1] * self.shape.n_inputs * n_lanes;
-        (0..n_registers).step_by(GROUP).map(move |register| Group {
-            register,
-            n_registers: GROUP.min(n_registers - register),
-            weights: register * per_register,
-        })
-    }
-}
-
-/// Registers of output channels that one block computes at most.
-const GROUP: usize = 2;
-
-/// Registers of output channels that are computed together.
-struct Group {
-    register: usize,
-    n_registers: usize,
-    /// Where their weights begin.
-    weights: usize,
 }

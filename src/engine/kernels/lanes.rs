@@ -241,7 +241,7 @@ mod tests {
         let mut of = [[0.0; 16]; 2];
         match form.0 {
             // SAFETY: the form is a proof of the instructions.
-            Vectors::Amx | Vectors::Avx512 => unsafe { avx512(&x, &mut of) },
+            Vectors::Amx | Vectors::Avx512Bf16 | Vectors::Avx512 => unsafe { avx512(&x, &mut of) },
             // SAFETY: as above.
             Vectors::Avx2 => unsafe { avx2(&x, &mut of) },
         }

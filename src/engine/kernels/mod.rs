@@ -37,6 +37,9 @@ enum Vectors {
     /// Tiles of 16 rows of 32 factors in bf16, and AVX-512 around them.
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// 16 lanes of products of two pairs in bf16.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
     /// 16 lanes, 32 registers.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -46,9 +49,15 @@ enum Vectors {
 }
 
 impl Form {
-    /// The fastest form of a precision that this processor can run, where it can run one.
+    /// The fastest form of a precision that this processor can run, where it can run one. Products in
+    /// bf16 that are no faster than those in f32 would give precision away for nothing: such a form is
+    /// not offered.
     pub fn best(precision: Precision) -> Option<Self> {
-        Self::all().into_iter().find(|form| form.precision() == precision)
+        let mut forms = Self::all().into_iter();
+        match precision {
+            Precision::F32 => forms.find(|form| form.precision() == Precision::F32),
+            Precision::Bf16 => forms.next().filter(|form| form.precision() == Precision::Bf16),
+        }
     }
 
     /// Every form that this processor can run, the fastest first.
@@ -56,8 +65,18 @@ impl Form {
     pub fn all() -> Vec<Self> {
         let avx512 =
             std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512dq");
+        let bf16 = avx512
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512bf16");
         let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
-        let found = [(amx::is_usable(), Vectors::Amx), (avx512, Vectors::Avx512), (avx2, Vectors::Avx2)];
+        let found = [
+            (amx::is_usable(), Vectors::Amx),
+            (bf16 && has_fast_pairs(), Vectors::Avx512Bf16),
+            (avx512, Vectors::Avx512),
+            (bf16 && !has_fast_pairs(), Vectors::Avx512Bf16),
+            (avx2, Vectors::Avx2),
+        ];
         found.into_iter().filter(|(has, _)| *has).map(|(_, vectors)| Self(vectors)).collect()
     }
 
@@ -67,11 +86,22 @@ impl Form {
         Vec::new()
     }
 
+    /// The form of a recurrence where this one is asked for: there are no loops of pairs in bf16 for it,
+    /// but the processor that has those has AVX-512 as well.
+    fn of_recurrence(self) -> Self {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512Bf16 => Self(Vectors::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Amx | Vectors::Avx512 | Vectors::Avx2 => self,
+        }
+    }
+
     /// What it rounds factors to.
     pub fn precision(self) -> Precision {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Amx => Precision::Bf16,
+            Vectors::Amx | Vectors::Avx512Bf16 => Precision::Bf16,
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 | Vectors::Avx2 => Precision::F32,
         }
@@ -81,11 +111,19 @@ impl Form {
     fn n_lanes(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Amx | Vectors::Avx512 => 16,
+            Vectors::Amx | Vectors::Avx512Bf16 | Vectors::Avx512 => 16,
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2 => 8,
         }
     }
+}
+
+/// Says whether products of pairs in bf16 are faster than those of single numbers in f32. No flag tells:
+/// AMD's processors run as many instructions of the one kind as of the other, Intel's fewer of pairs.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_pairs() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 impl fmt::Display for Precision {
@@ -102,6 +140,8 @@ impl fmt::Display for Form {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Vectors::Amx => f.write_str("amx-bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512Bf16 => f.write_str("avx512-bf16"),
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512 => f.write_str("avx512-f32"),
             #[cfg(target_arch = "x86_64")]

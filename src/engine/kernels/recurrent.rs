@@ -118,9 +118,11 @@ pub struct States<'a> {
 }
 
 impl Cell {
-    /// Packs a cell, or answers nothing where the sizes of its weights contradict each other.
+    /// Packs a cell, or answers nothing where the sizes of its weights contradict each other. Its form is
+    /// the nearest to `form` that has loops for it.
     pub fn pack(form: Form, weights: &Weights<'_>) -> Option<Self> {
         let &Weights { kind, n_inputs, n_hidden, input, recurrent, bias } = weights;
+        let form = form.of_recurrence();
         let n_gates = kind.n_gates().checked_mul(n_hidden)?;
         let fits = n_hidden > 0
             && Some(input.len()) == n_gates.checked_mul(n_inputs)

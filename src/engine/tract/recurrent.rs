@@ -13,7 +13,7 @@ use tract_onnx::{
     pb::NodeProto,
     prelude::{DatumType, InferenceModel, SpecialOps, Tensor, TractError, TractResult},
     tract_core::{
-        internal::{OutletId, StaticName, TVec, TypedModel, Validation},
+        internal::{OutletId, StaticName, TVec, TypedModel, TypedNode, Validation},
         ops::array::{Slice, TypedConcat},
     },
     tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand},
@@ -33,6 +33,11 @@ use crate::engine::kernels::{
     Form,
     recurrent::{Cell, Kind, Weights},
 };
+
+/// The form that runs a node, where it is a recurrence of the kernel.
+pub(super) fn form(node: &TypedNode) -> Option<Form> {
+    Some(node.op_as::<Recurrence>()?.cells[0].form())
+}
 
 /// Makes tract read recurrences with the direction that it would leave unread.
 pub(super) fn register(onnx: &mut Onnx) {

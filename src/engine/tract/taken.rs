@@ -13,11 +13,11 @@ use tract_onnx::{
     },
 };
 
-use super::conv;
+use super::{conv, recurrent};
 use crate::engine::{
     KernelUse,
     kernels::{
-        Form,
+        Form, Precision,
         conv::{Conv, Shape},
     },
 };
@@ -59,7 +59,7 @@ impl Taken {
             }
             let name = node.op.name();
             let (operator, kernel, reason) = match (name.strip_prefix("Lepton"), &self.packed) {
-                (Some(name), Some(packed)) => (name, packed.form.to_string(), None),
+                (Some(name), Some(packed)) => (name, packed.form_of(node).to_string(), None),
                 (_, None) => (&*name, "tract".to_owned(), Some("this processor runs no form of the kernels")),
                 (None, Some(_)) => (&*name, "tract".to_owned(), Some(conv::why_not(model, node))),
             };
@@ -111,6 +111,19 @@ pub(super) struct Packed {
 }
 
 impl Packed {
+    /// The form that runs a node of the kernels.
+    fn form_of(&self, node: &TypedNode) -> Form {
+        recurrent::form(node).unwrap_or_else(|| self.form_of_convs())
+    }
+
+    /// The form of convolutions: maps are handed on in f32, and so are the factors of their products.
+    fn form_of_convs(&self) -> Form {
+        match self.form.precision() {
+            Precision::F32 => self.form,
+            Precision::Bf16 => Form::best(Precision::F32).unwrap_or(self.form),
+        }
+    }
+
     /// The convolution `name`, packed if it is not yet; nothing where its weights contradict its shape.
     pub(super) fn conv(
         &self,
@@ -128,7 +141,7 @@ impl Packed {
         // One bias stands for all channels, as tract has it where the file gives none.
         let spread = vec![bias.first().copied().unwrap_or(0.0); shape.n_outputs];
         let bias = if bias.len() == 1 { &spread } else { bias };
-        let conv = Conv::pack(self.form, shape, weights, bias).map(Arc::new);
+        let conv = Conv::pack(self.form_of_convs(), shape, weights, bias).map(Arc::new);
         if let Some(conv) = &conv {
             convs.insert(name.to_owned(), Arc::clone(conv));
         }

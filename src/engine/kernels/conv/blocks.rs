@@ -1,4 +1,4 @@
-//! The inner loops of [`Conv`]: neighbouring pixels of a row by registers of output channels.
+//! The inner loops of [`Conv`] over vectors: neighbouring pixels of a row by registers of output channels.
 //!
 //! Invariant: pointers are made of slices whose lengths were checked against their layouts on the way
 //! in, and stay within them; a form runs only by a [`Form`](super::super::Form), which proves its
@@ -12,38 +12,39 @@ use std::{
 };
 
 use super::{
-    super::{Vectors, lanes::Lanes},
-    Activation, Conv, Group, Run,
+    super::{bf16::Bf16, lanes::Lanes, maps::Number},
+    Activation, Conv, Run,
+    packed::{Panels, Runs, groups},
+    products::{Pairs, Products, Singles},
 };
 
 /// One group of output channels in one row of pixels.
-struct Block<'a> {
-    /// Where in the input each unbroken run of taps begins, seen from the first tap.
+struct Block<'a, N> {
+    /// Where in the input each unbroken run begins, seen from the first tap, and how many numbers it has.
     runs: &'a [usize],
-    /// How many numbers a run has.
     run_len: usize,
     /// From one pixel to the next: in the input by the stride, in the output by one.
     input_step: usize,
     output_step: usize,
-    weights: *const f32,
+    weights: *const N,
     bias: *const f32,
     activation: Activation,
 }
 
 /// A block at its first pixel: the first tap, the summand or null, the answer.
-type Work = unsafe fn(&Block<'_>, *const f32, *const f32, *mut f32);
+type Work<N> = unsafe fn(&Block<'_, N>, *const N, *const N, *mut N);
 
 /// The loops of one form for `m` pixels at entry `m - 1`, by groups of one and of two registers.
-struct Loops {
+pub(super) struct Loops<N: 'static> {
     n_lanes: usize,
-    by_group: [&'static [Work]; 2],
+    by_group: [&'static [Work<N>]; 2],
 }
 
 macro_rules! works {
     ($work:ident, $n:literal: $($m:literal)*) => { &[$($work::<$m, $n>),*] };
 }
 
-static AVX512: Loops = Loops {
+pub(super) static AVX512: Loops<f32> = Loops {
     n_lanes: 16,
     by_group: [
         works!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
@@ -51,35 +52,41 @@ static AVX512: Loops = Loops {
     ],
 };
 
-static AVX2: Loops = Loops {
+pub(super) static AVX512_BF16: Loops<Bf16> = Loops {
+    n_lanes: 16,
+    by_group: [
+        works!(avx512_bf16, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        works!(avx512_bf16, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ],
+};
+
+pub(super) static AVX2: Loops<f32> = Loops {
     n_lanes: 8,
     by_group: [works!(avx2, 1: 1 2 3 4 5 6 7 8 9 10 11 12), works!(avx2, 2: 1 2 3 4 5 6)],
 };
 
-/// Runs over `n_pictures`; the slices fit their layouts.
-pub(super) fn run(conv: &Conv, n_pictures: usize, run: Run<'_, f32>) {
+/// Runs over `n_pictures`; the slices fit their layouts, and the loops are those of the form.
+pub(super) fn run<N: Number>(
+    conv: &Conv,
+    loops: &Loops<N>,
+    panels: &Panels<N>,
+    n_pictures: usize,
+    run: Run<'_, N>,
+) {
     let Run { input, input_layout: from, summand, activation, output, output_layout: to } = run;
-    let loops = match conv.form.0 {
-        Vectors::Amx | Vectors::Avx512 => &AVX512,
-        Vectors::Avx2 => &AVX2,
-    };
     let shape = conv.shape();
-    let [height, width] = shape.kernel;
-    // Where pixels have no room to spare, the taps of a row are one run.
-    let dense = from.pixel == from.n_channels;
-    let (n_runs, run_len) = if dense { (1, width * from.pixel) } else { (width, from.n_channels) };
-    let runs: Vec<usize> =
-        (0..height).flat_map(|y| (0..n_runs).map(move |x| y * from.row() + x * from.pixel)).collect();
+    let runs = Runs::over(&shape, from.pixel);
+    let starts: Vec<usize> = runs.starts(&shape, from.row(), from.pixel).collect();
     let first = [from.border - shape.padding[0][0], from.border - shape.padding[0][1]];
-    for Group { register, n_registers, weights } in conv.groups() {
-        let works = loops.by_group[n_registers - 1];
-        let channel = register * loops.n_lanes;
+    for group in groups(shape.n_outputs.div_ceil(loops.n_lanes)) {
+        let works = loops.by_group[group.n_registers - 1];
+        let channel = group.first * loops.n_lanes;
         let block = Block {
-            runs: &runs,
-            run_len,
+            runs: &starts,
+            run_len: runs.len,
             input_step: shape.strides[1] * from.pixel,
             output_step: to.pixel,
-            weights: conv.weights[weights..].as_ptr(),
+            weights: panels.of(group, runs).as_ptr(),
             bias: conv.bias[channel..].as_ptr(),
             activation,
         };
@@ -109,70 +116,117 @@ pub(super) fn run(conv: &Conv, n_pictures: usize, run: Run<'_, f32>) {
 
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const M: usize, const N: usize>(
-    block: &Block<'_>,
+    block: &Block<'_, f32>,
     input: *const f32,
     summand: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: the caller's.
-    unsafe { pixels::<__m512, M, N>(block, input, summand, output) }
+    unsafe { pixels::<Singles<__m512>, M, N>(block, input, summand, output) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn avx512_bf16<const M: usize, const N: usize>(
+    block: &Block<'_, Bf16>,
+    input: *const Bf16,
+    summand: *const Bf16,
+    output: *mut Bf16,
+) {
+    // SAFETY: the caller's.
+    unsafe { pixels::<Pairs, M, N>(block, input, summand, output) }
 }
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const M: usize, const N: usize>(
-    block: &Block<'_>,
+    block: &Block<'_, f32>,
     input: *const f32,
     summand: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: the caller's.
-    unsafe { pixels::<__m256, M, N>(block, input, summand, output) }
+    unsafe { pixels::<Singles<__m256>, M, N>(block, input, summand, output) }
 }
 
 /// `N` registers of output channels of `M` pixels.
 ///
 /// # Safety
-/// The instructions of `V`; `M` pixels from `input`, `output` and, unless it is null, `summand` on, in
+/// The instructions of `P`; `M` pixels from `input`, `output` and, unless it is null, `summand` on, in
 /// the steps and runs of `block`; weights for each run and `N` registers of bias.
 #[inline(always)]
-unsafe fn pixels<V: Lanes, const M: usize, const N: usize>(
-    block: &Block<'_>,
-    input: *const f32,
-    summand: *const f32,
-    output: *mut f32,
+#[expect(clippy::needless_range_loop, reason = "what runs through an iterator leaves its registers")]
+unsafe fn pixels<P: Products, const M: usize, const N: usize>(
+    block: &Block<'_, P::Number>,
+    input: *const P::Number,
+    summand: *const P::Number,
+    output: *mut P::Number,
+) {
+    let n_lanes = P::Sums::N;
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[P::Sums::splat(0.0); N]; M];
+        let mut weights = block.weights;
+        for run in block.runs {
+            let mut inputs = input.add(*run);
+            for _ in 0..block.run_len / P::DEPTH {
+                multiply::<P, M, N>(P::inputs, inputs, block.input_step, weights, &mut sums);
+                weights = weights.add(N * n_lanes * P::DEPTH);
+                inputs = inputs.add(P::DEPTH);
+            }
+            if !block.run_len.is_multiple_of(P::DEPTH) {
+                multiply::<P, M, N>(P::last_input, inputs, block.input_step, weights, &mut sums);
+                weights = weights.add(N * n_lanes * P::DEPTH);
+            }
+        }
+        // Three short loops are unrolled, so that the sums stay in registers, where one long one is not.
+        let at = |m: usize, n: usize| m * block.output_step + n * n_lanes;
+        for m in 0..M {
+            for n in 0..N {
+                sums[m][n] = sums[m][n].add(P::Sums::load(block.bias.add(n * n_lanes)));
+            }
+        }
+        if !summand.is_null() {
+            for m in 0..M {
+                for n in 0..N {
+                    sums[m][n] = sums[m][n].add(P::load(summand.add(at(m, n))));
+                }
+            }
+        }
+        if block.activation == Activation::Relu {
+            for sum in sums.as_flattened_mut() {
+                *sum = sum.at_least(P::Sums::splat(0.0));
+            }
+        }
+        for m in 0..M {
+            for n in 0..N {
+                P::store(sums[m][n], output.add(at(m, n)));
+            }
+        }
+    }
+}
+
+/// Adds one product to the sums of each pixel, its inputs read by `read`.
+///
+/// # Safety
+/// The instructions of `P`; the inputs of `M` pixels, and weights for `N` registers.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "what runs through an iterator leaves its registers")]
+unsafe fn multiply<P: Products, const M: usize, const N: usize>(
+    read: unsafe fn(*const P::Number) -> P::Factors,
+    inputs: *const P::Number,
+    step: usize,
+    weights: *const P::Number,
+    sums: &mut [[P::Sums; N]; M],
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let mut sums = [[V::splat(0.0); N]; M];
-        let mut weights = block.weights;
-        for run in block.runs {
-            let mut taps = input.add(*run);
-            for _ in 0..block.run_len {
-                let mut weight = [V::splat(0.0); N];
-                for (n, weight) in weight.iter_mut().enumerate() {
-                    *weight = V::load(weights.add(n * V::N));
-                }
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    let tap = V::splat(*taps.add(m * block.input_step));
-                    for (sum, weight) in sums.iter_mut().zip(weight) {
-                        *sum = tap.mul_add(weight, *sum);
-                    }
-                }
-                weights = weights.add(N * V::N);
-                taps = taps.add(1);
-            }
+        let mut weight = [P::weights(weights); N];
+        for n in 1..N {
+            weight[n] = P::weights(weights.add(n * P::Sums::N * P::DEPTH));
         }
-        for (m, sums) in sums.iter().enumerate() {
-            for (n, sum) in sums.iter().enumerate() {
-                let at = m * block.output_step + n * V::N;
-                let mut answer = sum.add(V::load(block.bias.add(n * V::N)));
-                if !summand.is_null() {
-                    answer = answer.add(V::load(summand.add(at)));
-                }
-                if block.activation == Activation::Relu {
-                    answer = answer.at_least(V::splat(0.0));
-                }
-                answer.store(output.add(at));
+        for m in 0..M {
+            let input = read(inputs.add(m * step));
+            for n in 0..N {
+                sums[m][n] = P::multiply_add(input, weight[n], sums[m][n]);
             }
         }
     }

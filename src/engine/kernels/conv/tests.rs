@@ -47,21 +47,31 @@ impl Case {
         })
     }
 
+    /// The same with all factors and summands rounded as maps of `precision` are.
+    fn rounded(&self, precision: Precision) -> Self {
+        let mut case = self.clone();
+        if precision == Precision::Bf16 {
+            let numbers =
+                case.weights.iter_mut().chain(&mut case.input).chain(case.summand.iter_mut().flatten());
+            numbers.for_each(|x| *x = Bf16::of(*x).wide());
+        }
+        case
+    }
+
     /// Runs it with the input `spare` numbers apart from pixel to pixel beyond its channels.
-    fn run(&self, form: Form, spare: usize) -> Vec<f32> {
-        let conv = Conv::pack(form, self.shape, &self.weights, &self.bias).unwrap();
+    fn run<N: Number>(&self, conv: &Conv, spare: usize) -> Vec<f32> {
         let [height, width] = self.picture;
         let (n_channels, border) = (self.shape.n_inputs, self.shape.border() + spare % 2);
         let from = Layout { n_channels, height, width, border, pixel: n_channels + spare };
         // Every buffer ends at a protected page.
-        let mut input = Aligned::zeros(self.n_pictures * from.picture());
+        let mut input = Aligned::<N>::zeros(self.n_pictures * from.picture());
         from.lay_out(&self.input, &mut input);
         // What pads a pixel must not be read.
         for pixel in input.chunks_exact_mut(from.pixel) {
-            pixel[n_channels..].fill(f32::NAN);
+            pixel[n_channels..].fill(N::of(f32::NAN));
         }
         let to = conv.answer(self.picture, spare % 3).unwrap();
-        let mut output = Aligned::zeros(self.n_pictures * to.picture());
+        let mut output = Aligned::<N>::zeros(self.n_pictures * to.picture());
         let summand = self.summand.as_ref().map(|summand| {
             let mut maps = Aligned::zeros(output.len());
             to.lay_out(summand, &mut maps);
@@ -78,13 +88,41 @@ impl Case {
         let mut answer = vec![f32::NAN; self.n_pictures * to.n_channels * to.height * to.width];
         to.gather(&output, &mut answer);
         // The border is as it was: laying the answer out again gives the same maps, up to the padding.
-        let mut again = vec![0.0; output.len()];
+        let mut again = vec![N::of(0.0); output.len()];
         to.lay_out(&answer, &mut again);
         for (found, expected) in output.chunks_exact(to.pixel).zip(again.chunks_exact(to.pixel)) {
-            let bits = |x: &[f32]| x[..to.n_channels].iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let bits = |x: &[N]| x[..to.n_channels].iter().map(|x| x.wide().to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(found), bits(expected));
         }
         answer
+    }
+
+    /// How far an answer may be from that of [`Case::plain`]: the magnitude of the sums is that of their
+    /// number of terms, and an answer in bf16 has 8 bits.
+    fn bound(&self, precision: Precision, expected: f64) -> f64 {
+        let Shape { n_inputs, kernel, .. } = self.shape;
+        let of_sums = 1e-6 * (1 + n_inputs * kernel[0] * kernel[1]) as f64;
+        match precision {
+            Precision::F32 => of_sums,
+            Precision::Bf16 => of_sums + (expected.abs() + of_sums) / 256.0,
+        }
+    }
+
+    /// Asserts that a form answers as the definition does.
+    fn check(&self, form: Form, spare: usize) {
+        let conv = Conv::pack(form, self.shape, &self.weights, &self.bias).unwrap();
+        let precision = conv.precision();
+        let found = match precision {
+            Precision::F32 => self.run::<f32>(&conv, spare),
+            Precision::Bf16 => self.run::<Bf16>(&conv, spare),
+        };
+        let expected = self.rounded(precision).plain();
+        assert_eq!(found.len(), expected.len());
+        for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let same = f64::from(*found) == expected || (found.is_nan() && expected.is_nan());
+            let near = (f64::from(*found) - expected).abs() <= self.bound(precision, expected);
+            assert!(same || near, "{form}: {found} for {expected} at {at} of {:?}", self.shape);
+        }
     }
 
     /// The same by the definition.
@@ -141,15 +179,8 @@ proptest! {
         n_pictures in 1usize..4, spare in 0usize..6,
     ) {
         let Some(case) = Case::new(seed, shape, picture, n_pictures) else { return Ok(()) };
-        let expected = case.plain();
-        // The magnitude of the sums is that of their number of terms.
-        let bound = 1e-6 * (1 + shape.n_inputs * shape.kernel[0] * shape.kernel[1]) as f64;
         for form in Form::all() {
-            let found = case.run(form, spare);
-            prop_assert_eq!(found.len(), expected.len());
-            for (a, b) in found.iter().zip(&expected) {
-                prop_assert!((f64::from(*a) - b).abs() <= bound, "{}: {} for {}", form, a, b);
-            }
+            case.check(form, spare);
         }
     }
 }
@@ -170,9 +201,7 @@ fn the_usual_layers_at_every_width() {
         for width in 4..31 {
             let case = Case::new(width as u64, shape, [5, width], 1).unwrap();
             for form in Form::all() {
-                let found = case.run(form, 0);
-                let far = found.iter().zip(case.plain()).map(|(a, b)| (f64::from(*a) - b).abs());
-                assert!(far.fold(0.0, f64::max) <= 2e-5, "{form}: {shape:?} at {width}");
+                case.check(form, 0);
             }
         }
     }
@@ -187,11 +216,7 @@ fn infinities_and_not_a_number_reach_the_pixels_that_see_them() {
                 let mut case = Case::new(1, shape, [7, 9], 2).unwrap();
                 case.activation = activation;
                 case.input[(3 + 1) * 63 + 3 * 9 + 4] = special;
-                for (at, (found, expected)) in case.run(form, 2).iter().zip(case.plain()).enumerate() {
-                    let same = f64::from(*found) == expected || (found.is_nan() && expected.is_nan());
-                    let close = (f64::from(*found) - expected).abs() <= 1e-4;
-                    assert!(same || close, "{form}, {special}: {found} for {expected} at {at}");
-                }
+                case.check(form, 2);
             }
         }
     }

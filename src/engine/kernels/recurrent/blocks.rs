@@ -79,9 +79,9 @@ static LSTM_AVX2: Loops = loops!(__m256, step_avx2, project_avx2, Lstm, 4, [1 by
 
 fn loops(cell: &Cell) -> &'static Loops {
     match (cell.kind, cell.form.0) {
-        (Kind::Gru, Vectors::Amx | Vectors::Avx512) => &GRU_AVX512,
+        (Kind::Gru, Vectors::Amx | Vectors::Avx512Bf16 | Vectors::Avx512) => &GRU_AVX512,
         (Kind::Gru, Vectors::Avx2) => &GRU_AVX2,
-        (Kind::Lstm, Vectors::Amx | Vectors::Avx512) => &LSTM_AVX512,
+        (Kind::Lstm, Vectors::Amx | Vectors::Avx512Bf16 | Vectors::Avx512) => &LSTM_AVX512,
         (Kind::Lstm, Vectors::Avx2) => &LSTM_AVX2,
     }
 }
