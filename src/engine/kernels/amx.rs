@@ -84,6 +84,19 @@ impl Shapes {
         }
         shapes
     }
+
+    /// The same, but for `tile`, whose rows have so many bytes (4 to 64, whole pairs of bf16).
+    pub(super) const fn narrow(mut self, tile: usize, bytes: u16) -> Self {
+        assert!(4 <= bytes && bytes <= 64 && bytes.is_multiple_of(4), "a row has whole pairs");
+        self.row_bytes[tile] = bytes;
+        self
+    }
+
+    /// Rows of a tile, and their bytes.
+    #[cfg(test)]
+    pub(super) fn tile(&self, tile: usize) -> [usize; 2] {
+        [usize::from(self.rows[tile]), usize::from(self.row_bytes[tile])]
+    }
 }
 
 /// The tiles of this thread, shaped; given back when it is dropped.

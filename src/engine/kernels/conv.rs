@@ -5,7 +5,7 @@
 //! Invariant: each number is made by the same sums in the same order whatever the batch. Channels that
 //! pad a pixel to whole registers are never read.
 
-use self::packed::{Panels, Source};
+use self::packed::{Panels, Source, Tiled};
 use super::{
     Form, Precision, Vectors,
     aligned::{Aligned, same, same_mut},
@@ -18,8 +18,12 @@ mod blocks;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod products;
+#[cfg(target_arch = "x86_64")]
+mod strips;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 /// A convolution, its padding included; heights before widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +73,7 @@ pub struct Conv {
 enum Weights {
     Singles(Panels<f32>),
     Pairs(Panels<Bf16>),
+    Tiles(Tiled),
 }
 
 impl std::fmt::Debug for Conv {
@@ -116,11 +121,11 @@ impl Conv {
         let source = Source { shape: &shape, weights };
         let weights = match form.0 {
             #[cfg(target_arch = "x86_64")]
+            Vectors::Amx => Weights::Tiles(Tiled::pack(source)),
+            #[cfg(target_arch = "x86_64")]
             Vectors::Avx512Bf16 => Weights::Pairs(Panels::pack(source, n_lanes, 2)),
             #[cfg(target_arch = "x86_64")]
-            Vectors::Amx | Vectors::Avx512 | Vectors::Avx2 => {
-                Weights::Singles(Panels::pack(source, n_lanes, 1))
-            }
+            Vectors::Avx512 | Vectors::Avx2 => Weights::Singles(Panels::pack(source, n_lanes, 1)),
         };
         let mut padded = Aligned::zeros(shape.n_outputs.next_multiple_of(n_lanes));
         padded[..shape.n_outputs].copy_from_slice(bias);
@@ -136,7 +141,7 @@ impl Conv {
     pub fn precision(&self) -> Precision {
         match self.weights {
             Weights::Singles(_) => Precision::F32,
-            Weights::Pairs(_) => Precision::Bf16,
+            Weights::Pairs(_) | Weights::Tiles(_) => Precision::Bf16,
         }
     }
 
@@ -164,7 +169,26 @@ impl Conv {
     /// Where the numbers are not of [`Conv::precision`], layouts and slices contradict each other or the
     /// shape, or the border of the input is narrower than the padding.
     pub fn run<N: Number>(&self, run: Run<'_, N>) {
-        let Run { input_layout, output_layout, .. } = run;
+        let n_pictures = self.pictures(&run);
+        #[cfg(target_arch = "x86_64")]
+        match &self.weights {
+            Weights::Singles(panels) => {
+                let loops = if self.form.0 == Vectors::Avx2 { &blocks::AVX2 } else { &blocks::AVX512 };
+                blocks::run(self, loops, panels, n_pictures, run.of());
+            }
+            Weights::Pairs(panels) => {
+                blocks::run(self, &blocks::AVX512_BF16, panels, n_pictures, run.of());
+            }
+            Weights::Tiles(tiled) => tiles::run(self, tiled, n_pictures, run.of()),
+        }
+    }
+
+    /// How many pictures a run has.
+    ///
+    /// # Panics
+    /// Where [`Conv::run`] does.
+    fn pictures<N: Number>(&self, run: &Run<'_, N>) -> usize {
+        let Run { input_layout, output_layout, .. } = *run;
         assert!(N::PRECISION == self.precision(), "maps of the numbers that it is packed for");
         let fits = self.answer([input_layout.height, input_layout.width], output_layout.border);
         assert!(fits == Some(output_layout), "the layout of the answer");
@@ -175,15 +199,6 @@ impl Conv {
         assert!(run.input.len() == n_pictures * input_layout.picture(), "whole pictures come in");
         assert!(run.output.len() == n_pictures * output_layout.picture(), "as many go out");
         assert!(run.summand.is_none_or(|it| it.len() == run.output.len()), "a summand for each number");
-        #[cfg(target_arch = "x86_64")]
-        match &self.weights {
-            Weights::Singles(panels) => {
-                let loops = if self.form.0 == Vectors::Avx2 { &blocks::AVX2 } else { &blocks::AVX512 };
-                blocks::run(self, loops, panels, n_pictures, run.of());
-            }
-            Weights::Pairs(panels) => {
-                blocks::run(self, &blocks::AVX512_BF16, panels, n_pictures, run.of());
-            }
-        }
+        n_pictures
     }
 }

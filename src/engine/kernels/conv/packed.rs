@@ -4,7 +4,7 @@
 //! the outputs that fill up a register.
 
 use super::{
-    super::{aligned::Aligned, maps::Number},
+    super::{aligned::Aligned, bf16::Bf16, maps::Number},
     Shape,
 };
 
@@ -121,5 +121,93 @@ impl<N: Number> Panels<N> {
         let packed = self.by_tap.as_ref().filter(|packed| packed.runs == runs).unwrap_or(&self.dense);
         let per_register = packed.runs.n * packed.runs.len.div_ceil(self.depth) * self.n_lanes * self.depth;
         &packed.data[group.first * per_register..][..group.n_registers * per_register]
+    }
+}
+
+/// Output channels of a tile, and most inputs.
+pub(super) const TILE_OUTPUTS: usize = 16;
+pub(super) const MOST_DEEP: usize = 32;
+
+/// Numbers from one tile of weights to the next.
+const TILE: usize = TILE_OUTPUTS * MOST_DEEP;
+
+/// How tiles of pixels come to their inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// From the map: so many at a time, an even number by which each run can be divided.
+    InPlace { depth: usize },
+    /// From a copy of all runs, one behind the other, with zeros at the end.
+    Gathered,
+}
+
+impl Reading {
+    /// In place, unless that takes half as many products again as it needs.
+    pub(super) fn of(runs: Runs) -> Self {
+        let deepest =
+            (1..=MOST_DEEP / 2).rev().map(|pairs| 2 * pairs).find(|it| runs.len.is_multiple_of(*it));
+        let fewest = (runs.n * runs.len).div_ceil(MOST_DEEP);
+        match deepest {
+            Some(depth) if 2 * runs.n * (runs.len / depth) <= 3 * fewest => Self::InPlace { depth },
+            _ => Self::Gathered,
+        }
+    }
+
+    /// Inputs of one product.
+    pub(super) fn depth(self) -> usize {
+        match self {
+            Self::InPlace { depth } => depth,
+            Self::Gathered => MOST_DEEP,
+        }
+    }
+}
+
+/// Weights for the products of tiles: for each group of tiles of outputs, for each product of all runs,
+/// for each tile of the group, rows of a pair of inputs by 16 outputs.
+pub(super) struct Tiled {
+    /// For dense maps, and for all others where those take another number of inputs at a time.
+    dense: Deep,
+    by_tap: Option<Deep>,
+}
+
+/// The products of all runs, with so many inputs each.
+struct Deep {
+    depth: usize,
+    n_products: usize,
+    data: Aligned<Bf16>,
+}
+
+impl Tiled {
+    pub(super) fn pack(source: Source<'_>) -> Self {
+        let shape = source.shape;
+        let pack = |depth: usize| {
+            let n = shape.kernel[0] * shape.kernel[1] * shape.n_inputs;
+            let (n_products, n_tiles) = (n.div_ceil(depth), shape.n_outputs.div_ceil(TILE_OUTPUTS));
+            let mut data = Aligned::zeros(n_tiles * n_products * TILE);
+            let mut tiles = data.chunks_exact_mut(TILE);
+            for Group { first, n_registers } in groups(n_tiles) {
+                for product in 0..n_products {
+                    for (tile, place) in (first..first + n_registers).zip(tiles.by_ref()) {
+                        for (at, place) in place.iter_mut().enumerate().take(depth * TILE_OUTPUTS) {
+                            let (pair, output) = (at / 2 / TILE_OUTPUTS, at / 2 % TILE_OUTPUTS);
+                            let input = product * depth + 2 * pair + at % 2;
+                            if input < n {
+                                *place = Bf16::of(source.weight(tile * TILE_OUTPUTS + output, input));
+                            }
+                        }
+                    }
+                }
+            }
+            Deep { depth, n_products, data }
+        };
+        let depth = |runs: Runs| Reading::of(runs).depth();
+        let dense = depth(Runs::over(shape, shape.n_inputs));
+        let by_tap = Some(depth(Runs::by_tap(shape))).filter(|depth| *depth != dense);
+        Self { dense: pack(dense), by_tap: by_tap.map(pack) }
+    }
+
+    /// The weights of a group for products of so many inputs, in the order in which they are read.
+    pub(super) fn of(&self, group: Group, depth: usize) -> &[Bf16] {
+        let deep = self.by_tap.as_ref().filter(|deep| deep.depth == depth).unwrap_or(&self.dense);
+        &deep.data[group.first * deep.n_products * TILE..][..group.n_registers * deep.n_products * TILE]
     }
 }

@@ -58,8 +58,8 @@ impl Case {
         case
     }
 
-    /// Runs it with the input `spare` numbers apart from pixel to pixel beyond its channels.
-    fn run<N: Number>(&self, conv: &Conv, spare: usize) -> Vec<f32> {
+    /// Runs it by `with`, the input `spare` numbers apart from pixel to pixel beyond its channels.
+    fn run<N: Number>(&self, conv: &Conv, spare: usize, with: fn(&Conv, Run<'_, N>)) -> Vec<f32> {
         let [height, width] = self.picture;
         let (n_channels, border) = (self.shape.n_inputs, self.shape.border() + spare % 2);
         let from = Layout { n_channels, height, width, border, pixel: n_channels + spare };
@@ -77,14 +77,15 @@ impl Case {
             to.lay_out(summand, &mut maps);
             maps
         });
-        conv.run(Run {
+        let run = Run {
             input: &input,
             input_layout: from,
             summand: summand.as_deref(),
             activation: self.activation,
             output: &mut output,
             output_layout: to,
-        });
+        };
+        with(conv, run);
         let mut answer = vec![f32::NAN; self.n_pictures * to.n_channels * to.height * to.width];
         to.gather(&output, &mut answer);
         // The border is as it was: laying the answer out again gives the same maps, up to the padding.
@@ -108,20 +109,30 @@ impl Case {
         }
     }
 
-    /// Asserts that a form answers as the definition does.
-    fn check(&self, form: Form, spare: usize) {
-        let conv = Conv::pack(form, self.shape, &self.weights, &self.bias).unwrap();
-        let precision = conv.precision();
-        let found = match precision {
-            Precision::F32 => self.run::<f32>(&conv, spare),
-            Precision::Bf16 => self.run::<Bf16>(&conv, spare),
-        };
-        let expected = self.rounded(precision).plain();
+    /// Asserts that all forms answer as the definition does, those of this processor and tiles emulated.
+    fn check(&self, spare: usize) {
+        for form in Form::all() {
+            let conv = Conv::pack(form, self.shape, &self.weights, &self.bias).unwrap();
+            let found = match conv.precision() {
+                Precision::F32 => self.run::<f32>(&conv, spare, Conv::run),
+                Precision::Bf16 => self.run::<Bf16>(&conv, spare, Conv::run),
+            };
+            self.compare(&conv, &found);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if Form::all().contains(&Form(Vectors::Avx512Bf16)) {
+            let conv = Conv::pack(Form(Vectors::Amx), self.shape, &self.weights, &self.bias).unwrap();
+            self.compare(&conv, &self.run::<Bf16>(&conv, spare, tiles::emulated::run));
+        }
+    }
+
+    fn compare(&self, conv: &Conv, found: &[f32]) {
+        let expected = self.rounded(conv.precision()).plain();
         assert_eq!(found.len(), expected.len());
         for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
             let same = f64::from(*found) == expected || (found.is_nan() && expected.is_nan());
-            let near = (f64::from(*found) - expected).abs() <= self.bound(precision, expected);
-            assert!(same || near, "{form}: {found} for {expected} at {at} of {:?}", self.shape);
+            let near = (f64::from(*found) - expected).abs() <= self.bound(conv.precision(), expected);
+            assert!(same || near, "{found} for {expected} at {at} of {conv:?}");
         }
     }
 
@@ -179,9 +190,7 @@ proptest! {
         n_pictures in 1usize..4, spare in 0usize..6,
     ) {
         let Some(case) = Case::new(seed, shape, picture, n_pictures) else { return Ok(()) };
-        for form in Form::all() {
-            case.check(form, spare);
-        }
+        case.check(spare);
     }
 }
 
@@ -200,9 +209,7 @@ fn the_usual_layers_at_every_width() {
         let shape = Shape { n_inputs, n_outputs, kernel, strides, padding };
         for width in 4..31 {
             let case = Case::new(width as u64, shape, [5, width], 1).unwrap();
-            for form in Form::all() {
-                case.check(form, 0);
-            }
+            case.check(0);
         }
     }
 }
@@ -210,14 +217,12 @@ fn the_usual_layers_at_every_width() {
 #[test]
 fn infinities_and_not_a_number_reach_the_pixels_that_see_them() {
     let shape = Shape { n_inputs: 3, n_outputs: 5, kernel: [3, 3], strides: [1, 1], padding: [[1, 1]; 2] };
-    for form in Form::all() {
-        for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for activation in [Activation::Linear, Activation::Relu] {
-                let mut case = Case::new(1, shape, [7, 9], 2).unwrap();
-                case.activation = activation;
-                case.input[(3 + 1) * 63 + 3 * 9 + 4] = special;
-                case.check(form, 2);
-            }
+    for special in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for activation in [Activation::Linear, Activation::Relu] {
+            let mut case = Case::new(1, shape, [7, 9], 2).unwrap();
+            case.activation = activation;
+            case.input[(3 + 1) * 63 + 3 * 9 + 4] = special;
+            case.check(2);
         }
     }
 }
