@@ -25,8 +25,8 @@ pub(super) struct Strips {
     /// Pixels of each.
     pub(super) len: usize,
     /// Positions from the beginning of one row to that of the next, where strips go on from one row into
-    /// the next: those behind the width are no pixels of the answer.
-    pub(super) pitch: Option<usize>,
+    /// the next: those behind the width are no pixels of the answer. Without end where they do not.
+    pub(super) pitch: usize,
     n_lines: usize,
     /// Positions of a line, and strips.
     line: usize,
@@ -45,7 +45,7 @@ impl Strips {
     /// stand in line.
     pub(super) fn of(picture: Picture) -> Self {
         let Picture { height, width, step, row } = picture;
-        let by_row = Self::cut(height, width, width.div_ceil(LONGEST), None);
+        let by_row = Self::cut(height, width, width.div_ceil(LONGEST), usize::MAX);
         if !row.is_multiple_of(step) {
             return by_row;
         }
@@ -53,11 +53,11 @@ impl Strips {
         let line = (height - 1) * pitch + width;
         // Two strips make a block.
         let per_line = line.div_ceil(LONGEST).next_multiple_of(2);
-        let as_one = Self::cut(1, line, per_line, Some(pitch));
+        let as_one = Self::cut(1, line, per_line, pitch);
         if as_one.cost() < by_row.cost() { as_one } else { by_row }
     }
 
-    fn cut(n_lines: usize, line: usize, per_line: usize, pitch: Option<usize>) -> Self {
+    fn cut(n_lines: usize, line: usize, per_line: usize, pitch: usize) -> Self {
         Self { len: line.div_ceil(per_line), pitch, n_lines, line, per_line }
     }
 
@@ -66,17 +66,52 @@ impl Strips {
     }
 
     /// Where the strips begin, in pairs: the last may come twice.
-    pub(super) fn pairs(self) -> impl Iterator<Item = [Strip; 2]> {
-        let n = self.n_lines * self.per_line;
-        let strip = move |at: usize| {
-            let at = at.min(n - 1);
-            let position = (at % self.per_line * self.len).min(self.line - self.len);
-            match self.pitch {
-                Some(pitch) => Strip { y: position / pitch, x: position % pitch },
-                None => Strip { y: at / self.per_line, x: position },
-            }
-        };
-        (0..n.div_ceil(2)).map(move |pair| [strip(2 * pair), strip(2 * pair + 1)])
+    pub(super) fn pairs(self) -> Pairs {
+        Pairs { strips: self, n_lines: 0, in_line: 0, next: Strip { y: 0, x: 0 } }
+    }
+}
+
+/// The strips of a cut, in pairs.
+#[derive(Clone)]
+pub(super) struct Pairs {
+    strips: Strips,
+    /// How many lines were handed out, and positions of the one that is next.
+    n_lines: usize,
+    in_line: usize,
+    next: Strip,
+}
+
+impl Pairs {
+    /// The next strip. It is found from the one before: to divide would take longer than to finish pixels.
+    #[inline]
+    fn strip(&mut self) -> Option<Strip> {
+        let Strips { len, pitch, n_lines, line, .. } = self.strips;
+        if self.n_lines == n_lines {
+            return None;
+        }
+        let strip = self.next;
+        let ahead = len.min(line - len - self.in_line);
+        if ahead == 0 {
+            self.n_lines += 1;
+            (self.in_line, self.next) = (0, Strip { y: self.n_lines, x: 0 });
+            return Some(strip);
+        }
+        self.in_line += ahead;
+        self.next.x += ahead;
+        while pitch <= self.next.x {
+            self.next = Strip { y: self.next.y + 1, x: self.next.x - pitch };
+        }
+        Some(strip)
+    }
+}
+
+impl Iterator for Pairs {
+    type Item = [Strip; 2];
+
+    #[inline]
+    fn next(&mut self) -> Option<[Strip; 2]> {
+        let first = self.strip()?;
+        Some([first, self.strip().unwrap_or(first)])
     }
 }
 
@@ -95,17 +130,17 @@ mod tests {
             prop_assert!((1..=LONGEST).contains(&strips.len));
             let mut seen = vec![false; height * width];
             for Strip { mut y, mut x } in strips.pairs().flatten() {
-                prop_assert!(x < strips.pitch.unwrap_or(width));
+                prop_assert!(x < strips.pitch);
                 for left in (0..strips.len).rev() {
                     if x < width {
                         seen[y * width + x] = true;
                     }
                     x += 1;
-                    if Some(x) == strips.pitch && left > 0 {
+                    if x == strips.pitch && left > 0 {
                         (y, x) = (y + 1, 0);
                     }
                 }
-                prop_assert!(y < height && (strips.pitch.is_some() || x <= width));
+                prop_assert!(y < height && (strips.pitch < usize::MAX || x <= width));
                 prop_assert!(y + 1 < height || x <= width, "behind the last pixel");
             }
             prop_assert!(seen.into_iter().all(|seen| seen));
@@ -115,7 +150,7 @@ mod tests {
     #[test]
     fn small_pictures_are_one_line_and_wide_ones_are_cut_by_row() {
         let of = |side: usize| Strips::of(Picture { height: side, width: side, step: 1, row: side + 2 });
-        assert_eq!(of(7), Strips { len: 16, pitch: Some(9), n_lines: 1, line: 61, per_line: 4 });
-        assert_eq!(of(14), Strips { len: 14, pitch: None, n_lines: 14, line: 14, per_line: 1 });
+        assert_eq!(of(7), Strips { len: 16, pitch: 9, n_lines: 1, line: 61, per_line: 4 });
+        assert_eq!(of(14), Strips { len: 14, pitch: usize::MAX, n_lines: 14, line: 14, per_line: 1 });
     }
 }
