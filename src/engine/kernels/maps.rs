@@ -4,6 +4,11 @@
 //! convolution reads its padding from there and never asks where a picture ends.
 
 use super::{Precision, aligned::Plain, bf16::Bf16};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    aligned::{same, same_mut},
+    moves,
+};
 
 /// What a map is made of.
 pub trait Number: Plain {
@@ -73,17 +78,20 @@ impl Layout {
     /// # Panics
     /// Where the lengths are not those of one `n`.
     pub fn lay_out<N: Number>(&self, pictures: &[f32], maps: &mut [N]) {
-        let plane = self.height * self.width;
-        assert!(pictures.len() * self.picture() == maps.len() * plane * self.n_channels, "whole pictures");
-        let whole = pictures.chunks_exact((plane * self.n_channels).max(1));
+        let n_numbers = self.n_channels * self.height * self.width;
+        assert!(pictures.len() * self.picture() == maps.len() * n_numbers, "whole pictures");
+        let whole = pictures.chunks_exact(n_numbers.max(1));
         for (picture, maps) in whole.zip(maps.chunks_exact_mut(self.picture())) {
-            for (channel, plane) in picture.chunks_exact(plane).enumerate() {
-                for (y, row) in plane.chunks_exact(self.width).enumerate() {
-                    let pixels = &mut maps[self.at(y, 0) + channel..];
-                    row.iter()
-                        .zip(pixels.iter_mut().step_by(self.pixel))
-                        .for_each(|(from, to)| *to = N::of(*from));
+            #[cfg(target_arch = "x86_64")]
+            if moves::are_usable() {
+                match N::PRECISION {
+                    Precision::F32 => moves::lay_out::<f32>(self, picture, same_mut(maps)),
+                    Precision::Bf16 => moves::lay_out::<Bf16>(self, picture, same_mut(maps)),
                 }
+                continue;
+            }
+            for (at, from) in self.places().zip(picture) {
+                maps[at] = N::of(*from);
             }
         }
     }
@@ -93,19 +101,30 @@ impl Layout {
     /// # Panics
     /// Where the lengths are not those of one `n`.
     pub fn gather<N: Number>(&self, maps: &[N], pictures: &mut [f32]) {
-        let plane = self.height * self.width;
-        assert!(pictures.len() * self.picture() == maps.len() * plane * self.n_channels, "whole pictures");
-        let whole = pictures.chunks_exact_mut((plane * self.n_channels).max(1));
+        let n_numbers = self.n_channels * self.height * self.width;
+        assert!(pictures.len() * self.picture() == maps.len() * n_numbers, "whole pictures");
+        let whole = pictures.chunks_exact_mut(n_numbers.max(1));
         for (picture, maps) in whole.zip(maps.chunks_exact(self.picture())) {
-            for (channel, plane) in picture.chunks_exact_mut(plane).enumerate() {
-                for (y, row) in plane.chunks_exact_mut(self.width).enumerate() {
-                    let pixels = &maps[self.at(y, 0) + channel..];
-                    row.iter_mut()
-                        .zip(pixels.iter().step_by(self.pixel))
-                        .for_each(|(to, from)| *to = from.wide());
+            #[cfg(target_arch = "x86_64")]
+            if moves::are_usable() {
+                match N::PRECISION {
+                    Precision::F32 => moves::gather::<f32>(self, same(maps), picture),
+                    Precision::Bf16 => moves::gather::<Bf16>(self, same(maps), picture),
                 }
+                continue;
+            }
+            for (at, to) in self.places().zip(picture) {
+                *to = maps[at].wide();
             }
         }
+    }
+
+    /// Where the numbers of a picture [channels, height, width] are in its maps.
+    fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let layout = *self;
+        let rows =
+            (0..layout.n_channels).flat_map(move |channel| (0..layout.height).map(move |y| (channel, y)));
+        rows.flat_map(move |(channel, y)| (0..layout.width).map(move |x| layout.at(y, x) + channel))
     }
 
     /// Sums each channel over its pixels: `maps` of n pictures to `sums` [n, channels].
@@ -123,5 +142,53 @@ impl Layout {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::aligned::Aligned, *};
+
+    /// Lays pictures out and gathers them again.
+    fn check<N: Number + PartialEq + std::fmt::Debug>(layout: Layout, n_pictures: usize) {
+        let numbers = |i: usize| N::of((i % 251) as f32 / 16.0 - 7.0 + (i % 7) as f32 / 1024.0);
+        let n = layout.n_channels * layout.height * layout.width;
+        let pictures: Vec<f32> = (0..n_pictures * n).map(|i| numbers(i).wide()).collect();
+        // Buffers end at a protected page.
+        let mut maps = Aligned::<N>::zeros(n_pictures * layout.picture());
+        layout.lay_out(&Aligned::of(&pictures), &mut maps);
+        let mut expected = vec![N::of(0.0); maps.len()];
+        for (picture, maps) in expected.chunks_exact_mut(layout.picture()).enumerate() {
+            layout.places().enumerate().for_each(|(i, at)| maps[at] = numbers(picture * n + i));
+        }
+        assert_eq!(maps[..], expected);
+        let mut again = Aligned::zeros(pictures.len());
+        layout.gather(&maps, &mut again);
+        assert_eq!(again[..], pictures);
+    }
+
+    proptest! {
+        #[test]
+        fn pictures_come_back_as_they_were_laid_out(
+            n_channels in 1usize..30, height in 1usize..6, width in 1usize..30,
+            border in 0usize..3, spare in 0usize..9, n_pictures in 1usize..3,
+        ) {
+            let layout = Layout { n_channels, height, width, border, pixel: n_channels + spare };
+            check::<f32>(layout, n_pictures);
+            check::<Bf16>(layout, n_pictures);
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_one_is() {
+        let layout = Layout { n_channels: 1, height: 1, width: 65_536 / 8, border: 0, pixel: 1 };
+        let bits = (0..layout.width as u32).map(|i| (i << 19) | ((i % 5) << 14) | (i % 3));
+        let pictures: Vec<f32> = bits.map(f32::from_bits).collect();
+        let mut maps = vec![Bf16::default(); pictures.len()];
+        layout.lay_out(&pictures, &mut maps);
+        let expected: Vec<Bf16> = pictures.iter().map(|x| Bf16::of(*x)).collect();
+        assert_eq!(maps, expected);
     }
 }

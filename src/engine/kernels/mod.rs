@@ -14,6 +14,8 @@ mod guarded;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 pub mod maps;
+#[cfg(target_arch = "x86_64")]
+mod moves;
 pub mod recurrent;
 
 use std::fmt;
