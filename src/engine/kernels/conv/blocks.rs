@@ -1,4 +1,4 @@
-//! The inner loops of [`Conv`] over vectors: neighbouring pixels of a row by registers of output channels.
+//! The inner loops of [`Conv`] over vectors: neighbouring pixels by registers of output channels.
 //!
 //! Invariant: pointers are made of slices whose lengths were checked against their layouts on the way
 //! in, and stay within them; a form runs only by a [`Form`](super::super::Form), which proves its
@@ -18,7 +18,7 @@ use super::{
     products::{Pairs, Products, Singles},
 };
 
-/// One group of output channels in one row of pixels.
+/// One group of output channels.
 struct Block<'a, N> {
     /// Where in the input each unbroken run begins, seen from the first tap, and how many numbers it has.
     runs: &'a [usize],
@@ -26,6 +26,9 @@ struct Block<'a, N> {
     /// From one pixel to the next: in the input by the stride, in the output by one.
     input_step: usize,
     output_step: usize,
+    /// From one row of pixels to the next.
+    input_row: usize,
+    output_row: usize,
     weights: *const N,
     bias: *const f32,
     activation: Activation,
@@ -34,35 +37,41 @@ struct Block<'a, N> {
 /// A block at its first pixel: the first tap, the summand or null, the answer.
 type Work<N> = unsafe fn(&Block<'_, N>, *const N, *const N, *mut N);
 
-/// The loops of one form for `m` pixels at entry `m - 1`, by groups of one and of two registers.
+/// The loops of one form by groups of one and of two registers, for so many pixels of a row as the entry
+/// is behind the first. Narrow pictures are worked on two rows at a time: each weight that comes from a
+/// far cache then serves as many pixels as it does in wide ones.
 pub(super) struct Loops<N: 'static> {
     n_lanes: usize,
-    by_group: [&'static [Work<N>]; 2],
+    one_row: [&'static [Work<N>]; 2],
+    two_rows: [&'static [Work<N>]; 2],
 }
 
 macro_rules! works {
-    ($work:ident, $n:literal: $($m:literal)*) => { &[$($work::<$m, $n>),*] };
+    ($work:ident, $rows:literal by $n:literal: $($m:literal)*) => { &[$($work::<$rows, $m, $n>),*] };
 }
 
 pub(super) static AVX512: Loops<f32> = Loops {
     n_lanes: 16,
-    by_group: [
-        works!(avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        works!(avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    one_row: [
+        works!(avx512, 1 by 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        works!(avx512, 1 by 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     ],
+    two_rows: [works!(avx512, 2 by 1: 1 2 3 4 5 6 7), works!(avx512, 2 by 2: 1 2 3 4 5 6 7)],
 };
 
 pub(super) static AVX512_BF16: Loops<Bf16> = Loops {
     n_lanes: 16,
-    by_group: [
-        works!(avx512_bf16, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        works!(avx512_bf16, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    one_row: [
+        works!(avx512_bf16, 1 by 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        works!(avx512_bf16, 1 by 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     ],
+    two_rows: [works!(avx512_bf16, 2 by 1: 1 2 3 4 5 6 7), works!(avx512_bf16, 2 by 2: 1 2 3 4 5 6 7)],
 };
 
 pub(super) static AVX2: Loops<f32> = Loops {
     n_lanes: 8,
-    by_group: [works!(avx2, 1: 1 2 3 4 5 6 7 8 9 10 11 12), works!(avx2, 2: 1 2 3 4 5 6)],
+    one_row: [works!(avx2, 1 by 1: 1 2 3 4 5 6 7 8 9 10 11 12), works!(avx2, 1 by 2: 1 2 3 4 5 6)],
+    two_rows: [works!(avx2, 2 by 1: 1 2 3 4 5 6), works!(avx2, 2 by 2: 1 2 3)],
 };
 
 /// Runs over `n_pictures`; the slices fit their layouts, and the loops are those of the form.
@@ -77,15 +86,19 @@ pub(super) fn run<N: Number>(
     let shape = conv.shape();
     let runs = Runs::over(&shape, from.pixel);
     let starts: Vec<usize> = runs.starts(&shape, from.row(), from.pixel).collect();
-    let first = [from.border - shape.padding[0][0], from.border - shape.padding[0][1]];
+    let [above, left] = shape.padding[0];
+    let first = (from.border - above) * from.row() + (from.border - left) * from.pixel;
     for group in groups(shape.n_outputs.div_ceil(loops.n_lanes)) {
-        let works = loops.by_group[group.n_registers - 1];
+        let [one_row, two_rows] = [loops.one_row, loops.two_rows].map(|by| by[group.n_registers - 1]);
+        let n_rows = if to.width <= two_rows.len() { 2 } else { 1 };
         let channel = group.first * loops.n_lanes;
         let block = Block {
             runs: &starts,
             run_len: runs.len,
             input_step: shape.strides[1] * from.pixel,
             output_step: to.pixel,
+            input_row: shape.strides[0] * from.row(),
+            output_row: to.row(),
             weights: panels.of(group, runs).as_ptr(),
             bias: conv.bias[channel..].as_ptr(),
             activation,
@@ -94,12 +107,13 @@ pub(super) fn run<N: Number>(
             let input = &input[picture * from.picture()..][..from.picture()];
             let summand = summand.map(|summand| &summand[picture * to.picture()..][..to.picture()]);
             let output = &mut output[picture * to.picture()..][..to.picture()];
-            for y in 0..to.height {
+            for y in (0..to.height).step_by(n_rows) {
+                // The last row may be alone.
+                let works = if y + 2 <= to.height && n_rows == 2 { two_rows } else { one_row };
                 let n_blocks = to.width.div_ceil(works.len());
                 for i in 0..n_blocks {
                     let (x, end) = (i * to.width / n_blocks, (i + 1) * to.width / n_blocks);
-                    let tap = (y * shape.strides[0] + first[0]) * from.row()
-                        + (x * shape.strides[1] + first[1]) * from.pixel;
+                    let tap = first + y * block.input_row + x * block.input_step;
                     let at = to.at(y, x) + channel;
                     let summand = summand.map_or(ptr::null(), |summand| summand[at..].as_ptr());
                     // SAFETY: the last pixel's last tap is inside the border of the input, which is as
@@ -115,90 +129,98 @@ pub(super) fn run<N: Number>(
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const M: usize, const N: usize>(
+unsafe fn avx512<const R: usize, const C: usize, const N: usize>(
     block: &Block<'_, f32>,
     input: *const f32,
     summand: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: the caller's.
-    unsafe { pixels::<Singles<__m512>, M, N>(block, input, summand, output) }
+    unsafe { pixels::<Singles<__m512>, R, C, N>(block, input, summand, output) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn avx512_bf16<const M: usize, const N: usize>(
+unsafe fn avx512_bf16<const R: usize, const C: usize, const N: usize>(
     block: &Block<'_, Bf16>,
     input: *const Bf16,
     summand: *const Bf16,
     output: *mut Bf16,
 ) {
     // SAFETY: the caller's.
-    unsafe { pixels::<Pairs, M, N>(block, input, summand, output) }
+    unsafe { pixels::<Pairs, R, C, N>(block, input, summand, output) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const M: usize, const N: usize>(
+unsafe fn avx2<const R: usize, const C: usize, const N: usize>(
     block: &Block<'_, f32>,
     input: *const f32,
     summand: *const f32,
     output: *mut f32,
 ) {
     // SAFETY: the caller's.
-    unsafe { pixels::<Singles<__m256>, M, N>(block, input, summand, output) }
+    unsafe { pixels::<Singles<__m256>, R, C, N>(block, input, summand, output) }
 }
 
-/// `N` registers of output channels of `M` pixels.
+/// `N` registers of output channels of `C` pixels in each of `R` rows.
 ///
 /// # Safety
-/// The instructions of `P`; `M` pixels from `input`, `output` and, unless it is null, `summand` on, in
-/// the steps and runs of `block`; weights for each run and `N` registers of bias.
+/// The instructions of `P`; the pixels from `input`, `output` and, unless it is null, `summand` on, in the
+/// steps and runs of `block`; weights for each run and `N` registers of bias.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "what runs through an iterator leaves its registers")]
-unsafe fn pixels<P: Products, const M: usize, const N: usize>(
+unsafe fn pixels<P: Products, const R: usize, const C: usize, const N: usize>(
     block: &Block<'_, P::Number>,
     input: *const P::Number,
     summand: *const P::Number,
     output: *mut P::Number,
 ) {
     let n_lanes = P::Sums::N;
+    let steps = [block.input_row, block.input_step];
     // SAFETY: the caller's.
     unsafe {
-        let mut sums = [[P::Sums::splat(0.0); N]; M];
+        let mut sums = [[[P::Sums::splat(0.0); N]; C]; R];
         let mut weights = block.weights;
         for run in block.runs {
             let mut inputs = input.add(*run);
             for _ in 0..block.run_len / P::DEPTH {
-                multiply::<P, M, N>(P::inputs, inputs, block.input_step, weights, &mut sums);
+                multiply::<P, R, C, N>(P::inputs, inputs, steps, weights, &mut sums);
                 weights = weights.add(N * n_lanes * P::DEPTH);
                 inputs = inputs.add(P::DEPTH);
             }
             if !block.run_len.is_multiple_of(P::DEPTH) {
-                multiply::<P, M, N>(P::last_input, inputs, block.input_step, weights, &mut sums);
+                multiply::<P, R, C, N>(P::last_input, inputs, steps, weights, &mut sums);
                 weights = weights.add(N * n_lanes * P::DEPTH);
             }
         }
-        // Three short loops are unrolled, so that the sums stay in registers, where one long one is not.
-        let at = |m: usize, n: usize| m * block.output_step + n * n_lanes;
-        for m in 0..M {
-            for n in 0..N {
-                sums[m][n] = sums[m][n].add(P::Sums::load(block.bias.add(n * n_lanes)));
+        // Short loops one after the other are unrolled, so that the sums stay in registers, where one
+        // long one is not.
+        let at = |r: usize, c: usize, n: usize| r * block.output_row + c * block.output_step + n * n_lanes;
+        for r in 0..R {
+            for c in 0..C {
+                for n in 0..N {
+                    sums[r][c][n] = sums[r][c][n].add(P::Sums::load(block.bias.add(n * n_lanes)));
+                }
             }
         }
         if !summand.is_null() {
-            for m in 0..M {
-                for n in 0..N {
-                    sums[m][n] = sums[m][n].add(P::load(summand.add(at(m, n))));
+            for r in 0..R {
+                for c in 0..C {
+                    for n in 0..N {
+                        sums[r][c][n] = sums[r][c][n].add(P::load(summand.add(at(r, c, n))));
+                    }
                 }
             }
         }
         if block.activation == Activation::Relu {
-            for sum in sums.as_flattened_mut() {
+            for sum in sums.as_flattened_mut().as_flattened_mut() {
                 *sum = sum.at_least(P::Sums::splat(0.0));
             }
         }
-        for m in 0..M {
-            for n in 0..N {
-                P::store(sums[m][n], output.add(at(m, n)));
+        for r in 0..R {
+            for c in 0..C {
+                for n in 0..N {
+                    P::store(sums[r][c][n], output.add(at(r, c, n)));
+                }
             }
         }
     }
@@ -207,15 +229,16 @@ unsafe fn pixels<P: Products, const M: usize, const N: usize>(
 /// Adds one product to the sums of each pixel, its inputs read by `read`.
 ///
 /// # Safety
-/// The instructions of `P`; the inputs of `M` pixels, and weights for `N` registers.
+/// The instructions of `P`; the inputs of the pixels, which are `steps` apart, and weights for `N`
+/// registers.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "what runs through an iterator leaves its registers")]
-unsafe fn multiply<P: Products, const M: usize, const N: usize>(
+unsafe fn multiply<P: Products, const R: usize, const C: usize, const N: usize>(
     read: unsafe fn(*const P::Number) -> P::Factors,
     inputs: *const P::Number,
-    step: usize,
+    [row, pixel]: [usize; 2],
     weights: *const P::Number,
-    sums: &mut [[P::Sums; N]; M],
+    sums: &mut [[[P::Sums; N]; C]; R],
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -223,10 +246,12 @@ unsafe fn multiply<P: Products, const M: usize, const N: usize>(
         for n in 1..N {
             weight[n] = P::weights(weights.add(n * P::Sums::N * P::DEPTH));
         }
-        for m in 0..M {
-            let input = read(inputs.add(m * step));
-            for n in 0..N {
-                sums[m][n] = P::multiply_add(input, weight[n], sums[m][n]);
+        for r in 0..R {
+            for c in 0..C {
+                let input = read(inputs.add(r * row + c * pixel));
+                for n in 0..N {
+                    sums[r][c][n] = P::multiply_add(input, weight[n], sums[r][c][n]);
+                }
             }
         }
     }
