@@ -4,6 +4,11 @@
 //! it checks its slices before a pointer is made of them, and it runs a form of the arithmetic only
 //! where the processor has the instructions.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused, unreachable_code, reason = "there is no form for this processor yet")
+)]
+
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;

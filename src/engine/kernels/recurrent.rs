@@ -15,6 +15,7 @@
 
 use super::{Form, aligned::Aligned};
 
+#[cfg(target_arch = "x86_64")]
 mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
