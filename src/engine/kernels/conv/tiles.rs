@@ -6,32 +6,28 @@
 
 #![expect(unsafe_code, reason = "tiles and vector instructions over pointers into checked slices")]
 
-use std::{
-    arch::x86_64::{
-        __m512, _mm_maskz_loadu_epi16, _mm_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_epi16,
-        _mm512_maskz_loadu_epi16, _mm512_storeu_epi16,
-    },
-    mem::MaybeUninit,
-    ptr,
-};
+use std::{arch::x86_64::__m512, mem::MaybeUninit, ptr};
 
-use self::program::{Machine, Product};
+use self::{
+    gathered::Gathered,
+    program::{Machine, Product},
+};
 use super::{
     super::{
-        aligned::Aligned,
         amx::{Shapes, Tiles},
         bf16::Bf16,
         lanes::Lanes,
         maps::Layout,
     },
     Activation, Conv, Run,
-    packed::{Group, MOST_DEEP, Reading, Runs, TILE_OUTPUTS, Tiled, groups},
+    packed::{Group, Reading, Runs, TILE_OUTPUTS, Tiled, groups},
     products::{Pairs, Products},
     strips::{Picture, Strip, Strips},
 };
 
 #[cfg(test)]
 pub(super) mod emulated;
+mod gathered;
 mod program;
 
 /// Runs over `n_pictures`; the slices fit their layouts, and the form has tiles.
@@ -251,118 +247,85 @@ impl Block {
         // SAFETY: the caller's; a group has its biases, its channels are inside a pixel, and positions
         // beyond the width of the answer are passed by.
         unsafe {
-            let mut bias = [__m512::splat(0.0); N];
-            for (n, bias) in bias.iter_mut().enumerate() {
+            let mut finish = Finish {
+                bias: [__m512::splat(0.0); N],
+                least: match work.activation {
+                    Activation::Relu => __m512::splat(0.0),
+                    Activation::Linear => __m512::splat(f32::NEG_INFINITY),
+                },
+                pixel: work.to.pixel,
+            };
+            for (n, bias) in finish.bias.iter_mut().enumerate() {
                 *bias = __m512::load(work.conv.bias.as_ptr().add(channel + n * TILE_OUTPUTS));
             }
             for (strip, Place { mut row, mut x, .. }) in self.pair.into_iter().enumerate() {
-                for pixel in 0..work.strips.len {
-                    if x < work.to.width {
-                        let at = row + x * work.to.pixel + channel;
-                        for (n, bias) in bias.into_iter().enumerate() {
-                            let sum = sums.add((2 * strip + n) * SUMS + pixel * TILE_OUTPUTS);
-                            let mut answer = __m512::load(sum).add(bias);
-                            if !self.summand.is_null() {
-                                answer = answer.add(Pairs::load(self.summand.add(at + n * TILE_OUTPUTS)));
-                            }
-                            if work.activation == Activation::Relu {
-                                answer = answer.at_least(__m512::splat(0.0));
-                            }
-                            Pairs::store(answer, self.output.add(at + n * TILE_OUTPUTS));
-                        }
+                let mut sums = sums.add(2 * strip * SUMS);
+                let mut left = work.strips.len;
+                while left > 0 {
+                    let n_pixels = work.to.width.saturating_sub(x).min(left);
+                    let at = row + x * work.to.pixel + channel;
+                    if n_pixels > 0 && self.summand.is_null() {
+                        finish.pixels(n_pixels, sums, self.output.add(at));
+                    } else if n_pixels > 0 {
+                        finish.pixels_with(self.summand.add(at), n_pixels, sums, self.output.add(at));
                     }
-                    x += 1;
-                    if x == work.strips.pitch {
-                        (row, x) = (row + work.to.row(), 0);
-                    }
+                    let n_passed = left.min(work.strips.pitch - x);
+                    sums = sums.add(n_passed * TILE_OUTPUTS);
+                    left -= n_passed;
+                    (row, x) = (row + work.to.row(), 0);
                 }
             }
         }
     }
 }
 
-/// The runs of each pixel of two strips, one behind the other.
-struct Gathered {
-    /// Zero wherever no run's number is.
-    numbers: Aligned<Bf16>,
-    strip: usize,
+/// What is done to the sums of `N` tiles of output channels.
+#[derive(Clone, Copy)]
+struct Finish<const N: usize> {
+    bias: [__m512; N],
+    /// What an answer is at least.
+    least: __m512,
+    /// From one pixel of the answer to the next.
     pixel: usize,
 }
 
-impl Gathered {
-    fn new(work: &Work<'_>) -> Self {
-        let pixel = work.steps.len() * MOST_DEEP;
-        let strip = work.strips.len * pixel;
-        // The last run is written with what fills up a register behind it.
-        Self { numbers: Aligned::zeros(2 * strip + MOST_DEEP), strip, pixel }
-    }
-
-    /// The first row of each strip, and numbers from one row to the next.
-    fn pixels(&self) -> ([*const Bf16; 2], usize) {
-        ([0, self.strip].map(|at| self.numbers[at..].as_ptr()), self.pixel)
-    }
-
-    /// Copies the runs of the pixels that begin at `strips`.
+impl<const N: usize> Finish<N> {
+    /// Makes the answers of neighbouring pixels of a row.
     ///
     /// # Safety
-    /// AVX-512; as many pixels as a strip has from each pointer on.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn fill(&mut self, work: &Work<'_>, strips: [*const Bf16; 2]) {
-        // SAFETY: the caller's.
-        unsafe {
-            match work.run_len {
-                ..=8 => self.copy::<8>(work, strips),
-                9..=16 => self.copy::<16>(work, strips),
-                _ => self.copy::<32>(work, strips),
-            }
-        }
-    }
-
-    /// [`Gathered::fill`] by registers of `W` numbers: 8, 16 or 32.
-    ///
-    /// # Safety
-    /// As there.
+    /// AVX-512 with bf16; so many pixels at `sums` and `output`.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn copy<const W: usize>(&mut self, work: &Work<'_>, strips: [*const Bf16; 2]) {
-        let (n_whole, rest) = (work.run_len / W, work.run_len % W);
-        let mask = (1u32 << rest) - 1;
-        for (strip, from) in strips.into_iter().enumerate() {
-            for pixel in 0..work.strips.len {
-                let mut to = self.numbers[strip * self.strip + pixel * self.pixel..].as_mut_ptr();
-                for start in &work.starts {
-                    // SAFETY: the caller's; what is behind the mask is not read. A register is within the
-                    // room: zeros behind a run are where the next one comes, or where zeros are.
-                    unsafe {
-                        let run = from.add(pixel * work.step + start);
-                        for whole in 0..n_whole {
-                            copy_register::<W>(u32::MAX, run.add(whole * W), to.add(whole * W));
-                        }
-                        if rest > 0 {
-                            copy_register::<W>(mask, run.add(n_whole * W), to.add(n_whole * W));
-                        }
-                        to = to.add(work.run_len);
-                    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn pixels(self, n_pixels: usize, sums: *const f32, output: *mut Bf16) {
+        for pixel in 0..n_pixels {
+            for n in 0..N {
+                // SAFETY: the caller's.
+                unsafe {
+                    let sum = __m512::load(sums.add(pixel * TILE_OUTPUTS + n * SUMS));
+                    let answer = sum.add(self.bias[n]).at_least(self.least);
+                    Pairs::store(answer, output.add(pixel * self.pixel + n * TILE_OUTPUTS));
                 }
             }
         }
     }
-}
 
-/// Copies those of `W` numbers that the mask names, and makes zeros of the others.
-///
-/// # Safety
-/// AVX-512; the numbers that are named at `from`, and `W` at `to`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn copy_register<const W: usize>(mask: u32, from: *const Bf16, to: *mut Bf16) {
-    let (from, to) = (from.cast(), to.cast());
-    // SAFETY: the caller's; a mask has a bit for each of `W` numbers.
-    unsafe {
-        match W {
-            8 => _mm_storeu_epi16(to, _mm_maskz_loadu_epi16(mask as u8, from)),
-            16 => _mm256_storeu_epi16(to, _mm256_maskz_loadu_epi16(mask as u16, from)),
-            _ => _mm512_storeu_epi16(to, _mm512_maskz_loadu_epi16(mask, from)),
+    /// [`Finish::pixels`] with a summand.
+    ///
+    /// # Safety
+    /// As there, and so many pixels at `summand`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    unsafe fn pixels_with(self, summand: *const Bf16, n_pixels: usize, sums: *const f32, output: *mut Bf16) {
+        for pixel in 0..n_pixels {
+            for n in 0..N {
+                // SAFETY: the caller's.
+                unsafe {
+                    let at = pixel * self.pixel + n * TILE_OUTPUTS;
+                    let sum = __m512::load(sums.add(pixel * TILE_OUTPUTS + n * SUMS)).add(self.bias[n]);
+                    let answer = sum.add(Pairs::load(summand.add(at))).at_least(self.least);
+                    Pairs::store(answer, output.add(at));
+                }
+            }
         }
     }
 }
