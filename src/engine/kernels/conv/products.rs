@@ -111,7 +111,8 @@ unsafe impl Products for Pairs {
     }
     #[inline(always)]
     unsafe fn multiply_add(inputs: __m512bh, weights: __m512bh, to: __m512) -> __m512 {
-        _mm512_dpbf16_ps(to, inputs, weights)
+        // The second factor may come from memory, spread to all lanes on the way.
+        _mm512_dpbf16_ps(to, weights, inputs)
     }
     #[inline(always)]
     unsafe fn load(at: *const Bf16) -> __m512 {
