@@ -197,6 +197,10 @@ proptest! {
 /// The layers that the issue names, at sizes that make every length of a row's blocks.
 #[test]
 fn the_usual_layers_at_every_width() {
+    #[cfg(target_arch = "x86_64")]
+    if !Form::all().contains(&Form(Vectors::Amx)) {
+        eprintln!("skipped: tiles are emulated on a processor without AMX");
+    }
     for (n_inputs, n_outputs, side, stride, pad) in [
         (32, 48, 3, 1, 1),
         (16, 32, 3, 2, 1),

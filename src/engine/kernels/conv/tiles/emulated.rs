@@ -122,13 +122,16 @@ impl Emulated {
         for row in 0..m {
             for column in 0..n_bytes / 4 {
                 let place = 4 * column..4 * column + 4;
-                let mut sum = f32::from_le_bytes(self.tiles[sums][row][place.clone()].try_into().unwrap());
+                let mut halves = [0.0f32; 2];
                 for pair in 0..depth / 4 {
-                    for half in [2, 0] {
-                        let pixel = wide(&self.tiles[pixels][row][4 * pair + half..]);
-                        sum += pixel * wide(&self.tiles[weights][pair][4 * column + half..]);
+                    for (half, sum) in halves.iter_mut().enumerate() {
+                        let pixel = wide(&self.tiles[pixels][row][4 * pair + 2 * half..]);
+                        let weight = wide(&self.tiles[weights][pair][4 * column + 2 * half..]);
+                        *sum = pixel.mul_add(weight, *sum);
                     }
                 }
+                let sum = f32::from_le_bytes(self.tiles[sums][row][place.clone()].try_into().unwrap());
+                let sum = sum + (halves[0] + halves[1]);
                 self.tiles[sums][row][place].copy_from_slice(&sum.to_le_bytes());
             }
         }
