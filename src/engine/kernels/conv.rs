@@ -17,8 +17,6 @@ use super::{
 mod blocks;
 mod packed;
 #[cfg(target_arch = "x86_64")]
-mod products;
-#[cfg(target_arch = "x86_64")]
 mod strips;
 #[cfg(test)]
 mod tests;

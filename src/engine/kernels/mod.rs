@@ -21,6 +21,8 @@ mod lanes;
 pub mod maps;
 #[cfg(target_arch = "x86_64")]
 mod moves;
+#[cfg(target_arch = "x86_64")]
+mod products;
 pub mod recurrent;
 
 use std::fmt;
@@ -91,17 +93,6 @@ impl Form {
     #[cfg(not(target_arch = "x86_64"))]
     pub fn all() -> Vec<Self> {
         Vec::new()
-    }
-
-    /// The form of a recurrence where this one is asked for: there are no loops of pairs in bf16 for it,
-    /// but the processor that has those has AVX-512 as well.
-    fn of_recurrence(self) -> Self {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512Bf16 => Self(Vectors::Avx512),
-            #[cfg(target_arch = "x86_64")]
-            Vectors::Amx | Vectors::Avx512 | Vectors::Avx2 => self,
-        }
     }
 
     /// What it rounds factors to.

@@ -20,6 +20,8 @@ mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod gates;
+#[cfg(target_arch = "x86_64")]
+mod loops;
 mod packed;
 #[cfg(test)]
 mod tests;
@@ -119,11 +121,9 @@ pub struct States<'a> {
 }
 
 impl Cell {
-    /// Packs a cell, or answers nothing where the sizes of its weights contradict each other. Its form is
-    /// the nearest to `form` that has loops for it.
+    /// Packs a cell, or answers nothing where the sizes of its weights contradict each other.
     pub fn pack(form: Form, weights: &Weights<'_>) -> Option<Self> {
         let &Weights { kind, n_inputs, n_hidden, input, recurrent, bias } = weights;
-        let form = form.of_recurrence();
         let n_gates = kind.n_gates().checked_mul(n_hidden)?;
         let fits = n_hidden > 0
             && Some(input.len()) == n_gates.checked_mul(n_inputs)
@@ -193,7 +193,8 @@ impl Cell {
         if n > 0 {
             #[cfg(target_arch = "x86_64")]
             match &self.input {
-                Matrix::Panels(panels) => blocks::project(self, panels, n, inputs, gates),
+                Matrix::Singles(panels) => blocks::project(self, panels, n, inputs, gates),
+                Matrix::Pairs(panels) => blocks::project_rounded(self, panels, n, inputs, gates),
                 Matrix::Tiles(tiled) => tiles::project(self, tiled, n, inputs, gates),
             }
         }
@@ -240,6 +241,7 @@ impl Cell {
                 let turn = Turn { read, gates, at, now: &now, next: &mut next, memory: &mut cells };
                 match &mut loops {
                     Loops::Blocks(panels) => blocks::step(self, panels, turn),
+                    Loops::Rounded(rounded) => rounded.step(self, turn),
                     Loops::Tiles(tiles) => tiles.step(self, turn),
                 }
             }
@@ -278,7 +280,8 @@ struct Turn<'a> {
 /// The loops of a run, and what they keep between its steps.
 #[cfg(target_arch = "x86_64")]
 enum Loops<'a> {
-    Blocks(&'a packed::Panels),
+    Blocks(&'a packed::Panels<f32>),
+    Rounded(blocks::Rounded<'a>),
     Tiles(tiles::Run<'a>),
 }
 
@@ -286,7 +289,8 @@ enum Loops<'a> {
 impl<'a> Loops<'a> {
     fn of(cell: &'a Cell, start: &Aligned) -> Self {
         match &cell.recurrent {
-            Matrix::Panels(panels) => Self::Blocks(panels),
+            Matrix::Singles(panels) => Self::Blocks(panels),
+            Matrix::Pairs(panels) => Self::Rounded(blocks::Rounded::new(panels, start)),
             Matrix::Tiles(tiled) => Self::Tiles(tiles::Run::new(cell, tiled, start)),
         }
     }

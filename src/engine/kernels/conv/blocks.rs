@@ -12,10 +12,14 @@ use std::{
 };
 
 use super::{
-    super::{bf16::Bf16, lanes::Lanes, maps::Number},
+    super::{
+        bf16::Bf16,
+        lanes::Lanes,
+        maps::Number,
+        products::{Pairs, Products, Singles},
+    },
     Activation, Conv, Run,
     packed::{Panels, Runs, groups},
-    products::{Pairs, Products, Singles},
 };
 
 /// One group of output channels.

@@ -18,10 +18,10 @@ use super::{
         bf16::Bf16,
         lanes::Lanes,
         maps::Layout,
+        products::{Pairs, Products},
     },
     Activation, Conv, Run,
     packed::{Group, Reading, Runs, TILE_OUTPUTS, Tiled, groups},
-    products::{Pairs, Products},
     strips::{Picture, Strip, Strips},
 };
 

@@ -1,7 +1,7 @@
 //! The matrices of a cell, laid out in the order in which the products read them.
 
 use super::{
-    super::{Form, Precision, aligned::Aligned, bf16::Bf16},
+    super::{Form, Vectors, aligned::Aligned, bf16::Bf16, maps::Number},
     Kind,
 };
 
@@ -14,7 +14,8 @@ pub(super) const TILE: usize = TILE_UNITS * TILE_INPUTS;
 
 /// A matrix [gates * hidden, inputs], packed for one form.
 pub(super) enum Matrix {
-    Panels(Panels),
+    Singles(Panels<f32>),
+    Pairs(Panels<Bf16>),
     Tiles(Tiled),
 }
 
@@ -22,9 +23,13 @@ impl Matrix {
     /// Packs a matrix of whole gates of `n_hidden` units.
     pub(super) fn pack(form: Form, kind: Kind, matrix: &[f32], n_hidden: usize) -> Self {
         let source = Source { kind, matrix, n_hidden, n_inputs: matrix.len() / (kind.n_gates() * n_hidden) };
-        match form.precision() {
-            Precision::F32 => Self::Panels(Panels::pack(&source, form.n_lanes())),
-            Precision::Bf16 => Self::Tiles(Tiled::pack(&source)),
+        match form.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Amx => Self::Tiles(Tiled::pack(&source)),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512Bf16 => Self::Pairs(Panels::pack(&source, form.n_lanes(), 2)),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512 | Vectors::Avx2 => Self::Singles(Panels::pack(&source, form.n_lanes(), 1)),
         }
     }
 }
@@ -48,26 +53,28 @@ impl Source<'_> {
     }
 }
 
-/// Panels of one register of units each: [units / lanes, inputs, gates, lanes] in f32.
-pub(super) struct Panels {
-    pub(super) data: Aligned,
+/// Panels of one register of units each, for products that take `depth` inputs at a time:
+/// [units / lanes, inputs / depth, gates, lanes, depth]. Zeros fill up the last inputs.
+pub(super) struct Panels<N: Number> {
+    pub(super) data: Aligned<N>,
     pub(super) n_inputs: usize,
     /// How far the panels are apart.
     pub(super) stride: usize,
 }
 
-impl Panels {
-    fn pack(source: &Source<'_>, n_lanes: usize) -> Self {
+impl<N: Number> Panels<N> {
+    fn pack(source: &Source<'_>, n_lanes: usize, depth: usize) -> Self {
         // Where several panels are read at once, they must not begin at the same place of a page, or
         // their lines would drive each other out of the cache.
-        const PAGE: usize = 4096 / size_of::<f32>();
+        let page = 4096 / size_of::<N>();
         let n_gates = source.kind.n_gates();
-        let len = source.n_inputs * n_gates * n_lanes;
-        let stride = len + (PAGE / 8 + PAGE - len % PAGE) % PAGE;
+        let len = source.n_inputs.div_ceil(depth) * n_gates * n_lanes * depth;
+        let stride = len + (page / 8 + page - len % page) % page;
         let mut data = Aligned::zeros(source.n_hidden.div_ceil(n_lanes) * stride);
         for ([gate, unit, input], weight) in source.weights() {
             let (panel, lane) = (unit / n_lanes, unit % n_lanes);
-            data[panel * stride + (input * n_gates + gate) * n_lanes + lane] = weight;
+            let register = input / depth * n_gates + gate;
+            data[panel * stride + (register * n_lanes + lane) * depth + input % depth] = N::of(weight);
         }
         Self { data, n_inputs: source.n_inputs, stride }
     }

@@ -20,7 +20,7 @@ use std::{
     mem::transmute,
 };
 
-use super::super::{bf16::Bf16, lanes::Lanes, maps::Number};
+use super::{bf16::Bf16, lanes::Lanes, maps::Number};
 
 /// The products of a form: in each lane, [`Products::DEPTH`] inputs by their weights for one output.
 ///
