@@ -1,9 +1,10 @@
 //! Dense convolution as a matrix product that reads its input where it lies (implicit GEMM): blocks of
-//! neighbouring pixels by registers of output channels. Bias, a second summand and ReLU are added
-//! while a block is still in registers.
+//! neighbouring pixels by registers or tiles of output channels. Bias, a second summand and ReLU are added
+//! before a block is stored.
 //!
 //! Invariant: each number is made by the same sums in the same order whatever the batch. Channels that
-//! pad a pixel to whole registers are never read.
+//! pad a pixel to whole registers are never read. In bf16 the weights, the maps and with them the
+//! answers are rounded; sums and biases stay in f32.
 
 use self::packed::{Panels, Source, Tiled};
 use super::{
