@@ -19,10 +19,12 @@ use super::{Form, aligned::Aligned};
 mod arithmetic;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
-mod gates;
 #[cfg(target_arch = "x86_64")]
-mod loops;
+mod factors;
+mod gates;
 mod packed;
+#[cfg(target_arch = "x86_64")]
+mod sums;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -240,8 +242,8 @@ impl Cell {
                 let gates = gates.start();
                 let turn = Turn { read, gates, at, now: &now, next: &mut next, memory: &mut cells };
                 match &mut loops {
-                    Loops::Blocks(panels) => blocks::step(self, panels, turn),
-                    Loops::Rounded(rounded) => rounded.step(self, turn),
+                    Loops::Singles(panels) => blocks::step(self, panels, turn),
+                    Loops::Pairs(run) => run.step(self, turn),
                     Loops::Tiles(tiles) => tiles.step(self, turn),
                 }
             }
@@ -280,8 +282,8 @@ struct Turn<'a> {
 /// The loops of a run, and what they keep between its steps.
 #[cfg(target_arch = "x86_64")]
 enum Loops<'a> {
-    Blocks(&'a packed::Panels<f32>),
-    Rounded(blocks::Rounded<'a>),
+    Singles(&'a packed::Panels<f32>),
+    Pairs(blocks::Rounded<'a>),
     Tiles(tiles::Run<'a>),
 }
 
@@ -289,8 +291,8 @@ enum Loops<'a> {
 impl<'a> Loops<'a> {
     fn of(cell: &'a Cell, start: &Aligned) -> Self {
         match &cell.recurrent {
-            Matrix::Singles(panels) => Self::Blocks(panels),
-            Matrix::Pairs(panels) => Self::Rounded(blocks::Rounded::new(panels, start)),
+            Matrix::Singles(panels) => Self::Singles(panels),
+            Matrix::Pairs(panels) => Self::Pairs(blocks::Rounded::new(cell, panels, start)),
             Matrix::Tiles(tiled) => Self::Tiles(tiles::Run::new(cell, tiled, start)),
         }
     }

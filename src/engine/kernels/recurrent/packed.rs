@@ -54,10 +54,11 @@ impl Source<'_> {
 }
 
 /// Panels of one register of units each, for products that take `depth` inputs at a time:
-/// [units / lanes, inputs / depth, gates, lanes, depth]. Zeros fill up the last inputs.
+/// [units / lanes, inputs / depth, gates, lanes, depth]. Zeros fill up units and inputs.
 pub(super) struct Panels<N: Number> {
     pub(super) data: Aligned<N>,
-    pub(super) n_inputs: usize,
+    /// How many products a sum has.
+    pub(super) n_products: usize,
     /// How far the panels are apart.
     pub(super) stride: usize,
 }
@@ -68,7 +69,8 @@ impl<N: Number> Panels<N> {
         // their lines would drive each other out of the cache.
         let page = 4096 / size_of::<N>();
         let n_gates = source.kind.n_gates();
-        let len = source.n_inputs.div_ceil(depth) * n_gates * n_lanes * depth;
+        let n_products = source.n_inputs.div_ceil(depth);
+        let len = n_products * n_gates * n_lanes * depth;
         let stride = len + (page / 8 + page - len % page) % page;
         let mut data = Aligned::zeros(source.n_hidden.div_ceil(n_lanes) * stride);
         for ([gate, unit, input], weight) in source.weights() {
@@ -76,7 +78,7 @@ impl<N: Number> Panels<N> {
             let register = input / depth * n_gates + gate;
             data[panel * stride + (register * n_lanes + lane) * depth + input % depth] = N::of(weight);
         }
-        Self { data, n_inputs: source.n_inputs, stride }
+        Self { data, n_products, stride }
     }
 }
 

@@ -7,12 +7,7 @@
 #![expect(unsafe_code, reason = "tiles and vector instructions over pointers into checked slices")]
 
 use std::{
-    arch::{
-        asm,
-        x86_64::{
-            __m256bh, __m256i, __m512, _mm256_storeu_si256, _mm512_maskz_cvtneps_pbh, _mm512_maskz_loadu_ps,
-        },
-    },
+    arch::{asm, x86_64::__m512},
     ops::Range,
 };
 
@@ -25,6 +20,7 @@ use super::{
     },
     Cell, Kind, Turn,
     arithmetic::{Arithmetic, Gru, Lstm, Place},
+    factors::{round, round_rows},
     packed::{TILE, TILE_INPUTS, TILE_UNITS, Tiled},
 };
 
@@ -194,20 +190,6 @@ unsafe fn pass<const G: usize>(pass: Pass<'_>, sums: &mut Sums, mut take: impl F
     }
 }
 
-/// Rounds the first `n` of 16 numbers, and makes zeros of the others.
-///
-/// # Safety
-/// AVX-512 with bf16; 16 places at `to`.
-#[inline(always)]
-unsafe fn round(numbers: __m512, n: usize, to: *mut Bf16) {
-    let mask = u16::MAX >> (16 - n.min(16));
-    // SAFETY: the caller's; both types are 32 bytes without a meaning of their own.
-    unsafe {
-        let rounded = _mm512_maskz_cvtneps_pbh(mask, numbers);
-        _mm256_storeu_si256(to.cast(), std::mem::transmute::<__m256bh, __m256i>(rounded));
-    }
-}
-
 /// What a run of a cell keeps between its steps.
 pub(super) struct Run<'a> {
     tiled: &'a Tiled,
@@ -240,22 +222,6 @@ impl<'a> Run<'a> {
             }
         }
         std::mem::swap(&mut self.now, &mut self.next);
-    }
-}
-
-/// Rounds rows of `n` numbers, `from_stride` apart, to rows of factors, `to_stride` apart.
-///
-/// # Safety
-/// AVX-512 with bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn round_rows(from: &[f32], from_stride: usize, n: usize, to: &mut [Bf16], to_stride: usize) {
-    assert!(n <= from_stride && n <= to_stride && to_stride.is_multiple_of(TILE_INPUTS));
-    for (from, to) in from.chunks_exact(from_stride).zip(to.chunks_exact_mut(to_stride)) {
-        for (from, to) in from[..n].chunks(16).zip(to.chunks_exact_mut(16)) {
-            let mask = u16::MAX >> (16 - from.len());
-            // SAFETY: numbers behind the mask are not read, and there are 16 places.
-            unsafe { round(_mm512_maskz_loadu_ps(mask, from.as_ptr()), from.len(), to.as_mut_ptr()) };
-        }
     }
 }
 
