@@ -85,7 +85,7 @@ macro_rules! loops {
 
 static GRU_AVX512_BF16: Loops<Bf16> = loops!(
     __m512, step_avx512_bf16, project_avx512_bf16, Gru, 3,
-    [1 by 2, 2 by 4, 3 by 2, 4 by 2, 5 by 1, 6 by 1, 7 by 1, 8 by 1]
+    [1 by 2, 2 by 2, 3 by 2, 4 by 1, 5 by 1, 6 by 1]
 );
 static GRU_AVX512: Loops<f32> = loops!(
     __m512, step_avx512, project_avx512, Gru, 3,
