@@ -7,6 +7,7 @@ mod cache;
 mod conv;
 mod network;
 mod recurrent;
+mod regions;
 mod rows;
 mod taken;
 mod values;
@@ -334,7 +335,7 @@ fn any_plan(network: &InferenceModel, signature: &Signature, taken: &Taken) -> O
 fn decluttered(mut network: TypedModel, taken: &Taken) -> TractResult<TypedModel> {
     network.prop_consts()?;
     if let Some(packed) = &taken.packed {
-        conv::take(&mut network, packed)?;
+        regions::take(&mut network, packed)?;
     }
     taken.tell(&network)?;
     network.declutter()?;

@@ -6,13 +6,25 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{exchange, multipart, post},
+    client::{exchange, get, multipart, post},
     models,
     process::Lepton,
 };
 
-/// Two probabilities agree within this: a tenth of a percent.
-const TOLERANCE: f64 = 1e-3;
+/// Probabilities in f32 agree within this: a tenth of a percent.
+const IN_F32: f64 = 1e-3;
+
+/// Probabilities in bf16 agree within what `precision = "auto"` accepts.
+const IN_BF16: f64 = 1e-2;
+
+/// How near a model's probabilities have to be, in the precision that the server chose for it.
+fn tolerance(server: &Lepton, model: &str) -> f64 {
+    let told = exchange(server.address, &get(&format!("/v1/models/{model}"))).json();
+    match told["precision"]["used"].as_str().expect("a precision") {
+        "f32" => IN_F32,
+        _ => IN_BF16,
+    }
+}
 
 fn read(model: &str, file: &str) -> String {
     let path = models().join(model).join(file);
@@ -38,20 +50,21 @@ fn expected(model: &str, case: &Value) -> Vec<(String, f64)> {
 }
 
 /// Holds ranked scores to the expected ones.
-fn assert_scores(answer: &Value, expected: &[(String, f64)], input: &str) {
+fn assert_scores(answer: &Value, expected: &[(String, f64)], tolerance: f64, input: &str) {
     let scores = answer["scores"].as_array().unwrap_or_else(|| panic!("no scores in {answer}"));
     assert_eq!(scores.len(), expected.len());
     assert_eq!((&scores[0]["label"], &scores[0]["score"]), (&answer["label"], &answer["score"]));
     for (label, probability) in expected {
         let found = scores.iter().find(|score| score["label"] == *label).expect("every label");
         let difference = (found["score"].as_f64().expect("a number") - probability).abs();
-        assert!(difference <= TOLERANCE, "{input}: {label} is {}, expected {probability}", found["score"]);
+        assert!(difference <= tolerance, "{input}: {label} is {}, expected {probability}", found["score"]);
     }
 }
 
 #[test]
 fn texts_are_read_as_pytorch_read_them_alone_and_together() {
     let server = Lepton::start();
+    let tolerance = tolerance(&server, "sentiment");
     let cases = golden("sentiment");
     let texts: Vec<&str> = cases.iter().map(|case| case["text"].as_str().expect("a text")).collect();
     let ask = |body: Value| {
@@ -65,7 +78,7 @@ fn texts_are_read_as_pytorch_read_them_alone_and_together() {
         let alone = ask(json!({ "text": text })).remove(0);
         let expected = expected("sentiment", case);
         for answer in [&alone, in_batch] {
-            assert_scores(answer, &expected, text);
+            assert_scores(answer, &expected, tolerance, text);
             assert_eq!(answer["tokens"].as_u64(), case["ids"].as_array().map(|ids| ids.len() as u64));
         }
         let difference =
@@ -77,6 +90,7 @@ fn texts_are_read_as_pytorch_read_them_alone_and_together() {
 #[test]
 fn faces_are_read_as_pytorch_read_them_alone_and_together() {
     let server = Lepton::start();
+    let tolerance = tolerance(&server, "face");
     let cases = golden("face");
     let pictures: Vec<Vec<u8>> = cases
         .iter()
@@ -98,7 +112,7 @@ fn faces_are_read_as_pytorch_read_them_alone_and_together() {
         let expected = expected("face", case);
         for answer in [&alone["images"][0], &together["images"][i]] {
             assert_eq!((&answer["width"], &answer["height"]), (&json!(48), &json!(48)));
-            assert_scores(&answer["faces"][0], &expected, &format!("picture {i}"));
+            assert_scores(&answer["faces"][0], &expected, tolerance, &format!("picture {i}"));
         }
         assert_eq!(alone["images"][0], together["images"][i]);
     }

@@ -13,6 +13,7 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod bf16;
+pub mod chain;
 pub mod conv;
 #[cfg(test)]
 mod guarded;

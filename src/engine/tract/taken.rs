@@ -13,7 +13,10 @@ use tract_onnx::{
     },
 };
 
-use super::{conv, recurrent};
+use super::{
+    conv, recurrent,
+    regions::{self, Part},
+};
 use crate::engine::{
     KernelUse,
     kernels::{
@@ -53,22 +56,32 @@ impl Taken {
         for id in model.eval_order()? {
             let node = model.node(id);
             let inputs = model.node_input_facts(id)?;
-            let share = products(node, &inputs)?;
-            if share == 0.0 {
+            let mut add = |operator: &str, kernel: String, share: f64, reason| {
+                let part = KernelUse { operator: operator.to_owned(), kernel, share, reason };
+                let same = |use_: &&mut KernelUse| KernelUse { share, ..(**use_).clone() } == part;
+                match uses.iter_mut().find(same) {
+                    Some(known) => known.share += share,
+                    None if share > 0.0 => uses.push(part),
+                    None => {}
+                }
+            };
+            if let Some(parts) = regions::parts(node) {
+                for Part { operator, form, products } in parts {
+                    add(operator, form.to_string(), *products as f64 * number(&inputs[0].shape[0]), None);
+                }
                 continue;
             }
+            let share = products(node, &inputs)?;
             let name = node.op.name();
-            let (operator, kernel, reason) = match (name.strip_prefix("Lepton"), &self.packed) {
-                (Some(name), Some(packed)) => (name, packed.form_of(node).to_string(), None),
-                (_, None) => (&*name, "tract".to_owned(), Some("this processor runs no form of the kernels")),
-                (None, Some(_)) => (&*name, "tract".to_owned(), Some(conv::why_not(model, node))),
-            };
-            let operator = operator.to_owned();
-            let part = KernelUse { operator, kernel, share, reason };
-            let same = |use_: &&mut KernelUse| KernelUse { share, ..(**use_).clone() } == part;
-            match uses.iter_mut().find(same) {
-                Some(known) => known.share += share,
-                None => uses.push(part),
+            match (name.strip_prefix("Lepton"), &self.packed) {
+                (Some(name), Some(packed)) => {
+                    let form = recurrent::form(node).unwrap_or(packed.form);
+                    add(name, form.to_string(), share, None);
+                }
+                (_, None) => {
+                    add(&name, "tract".to_owned(), share, Some("this processor runs no form of the kernels"));
+                }
+                (None, Some(_)) => add(&name, "tract".to_owned(), share, Some(conv::why_not(model, node))),
             }
         }
         let total: f64 = uses.iter().map(|part| part.share).sum();
@@ -111,16 +124,16 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// The form that runs a node of the kernels.
-    fn form_of(&self, node: &TypedNode) -> Form {
-        recurrent::form(node).unwrap_or_else(|| self.form_of_convs())
+    /// The form that the network's convolutions are packed for.
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
-    /// The form of convolutions: maps are handed on in f32, and so are the factors of their products.
-    fn form_of_convs(&self) -> Form {
+    /// The form for what is small and stays in f32: products of one vector a row.
+    pub(super) fn form_of_rows(&self) -> Option<Form> {
         match self.form.precision() {
-            Precision::F32 => self.form,
-            Precision::Bf16 => Form::best(Precision::F32).unwrap_or(self.form),
+            Precision::F32 => Some(self.form),
+            Precision::Bf16 => Form::best(Precision::F32),
         }
     }
 
@@ -128,6 +141,7 @@ impl Packed {
     pub(super) fn conv(
         &self,
         name: &str,
+        form: Form,
         shape: Shape,
         weights: &Tensor,
         bias: &Tensor,
@@ -141,7 +155,7 @@ impl Packed {
         // One bias stands for all channels, as tract has it where the file gives none.
         let spread = vec![bias.first().copied().unwrap_or(0.0); shape.n_outputs];
         let bias = if bias.len() == 1 { &spread } else { bias };
-        let conv = Conv::pack(self.form_of_convs(), shape, weights, bias).map(Arc::new);
+        let conv = Conv::pack(form, shape, weights, bias).map(Arc::new);
         if let Some(conv) = &conv {
             convs.insert(name.to_owned(), Arc::clone(conv));
         }

@@ -12,6 +12,7 @@ mod onnx;
 mod operators;
 mod recurrent;
 mod refused;
+mod regions;
 mod shared;
 
 use onnx::{

@@ -25,11 +25,23 @@ pub(super) fn relative(found: &Tensors, expected: &Tensors) -> f32 {
     found.iter().zip(expected).map(of).fold(0.0, f32::max)
 }
 
-/// How many operators of the kernels a plan for `n` rows of the first input has, by name.
-fn operators(engine: &TractEngine, n: usize, row: &[usize]) -> Vec<String> {
+/// How far a form may be from stock tract: by the order of its sums, and by the 8 bits of bf16.
+pub(super) fn bound(form: Form) -> f32 {
+    match form.precision() {
+        Precision::F32 => 1e-5,
+        Precision::Bf16 => 1e-2,
+    }
+}
+
+/// The operators of a plan for `n` rows of the first input, by name.
+pub(super) fn nodes(engine: &TractEngine, n: usize, row: &[usize]) -> Vec<String> {
     let plan = engine.network.next(n, &[row.to_vec()]).unwrap().1;
-    let names = plan.model().nodes().iter().map(|node| node.op.name().into_owned());
-    names.filter(|name| name.starts_with("Lepton")).collect()
+    plan.model().nodes().iter().map(|node| node.op.name().into_owned()).collect()
+}
+
+/// Those of them that the kernels run.
+fn operators(engine: &TractEngine, n: usize, row: &[usize]) -> Vec<String> {
+    nodes(engine, n, row).into_iter().filter(|name| name.starts_with("Lepton")).collect()
 }
 
 #[test]
@@ -41,11 +53,10 @@ fn the_shipped_face_network_answers_as_stock_tract_does() {
     let expected = run(&stock, batch.clone()).unwrap();
     for form in Form::all() {
         let engine = in_form(&bytes, Some(form));
-        assert!(relative(&run(&engine, batch.clone()).unwrap(), &expected) <= 1e-5, "{form}");
-        let expected = [&["LeptonLayOut"][..], &["LeptonConv"; 11], &["LeptonSum"]].concat();
-        let mut found = operators(&engine, 1, &[1, 48, 48]);
-        found.sort_by_key(|name| expected.iter().position(|other| other == name));
-        assert_eq!(found, expected, "{form}: one move in, none between");
+        let far = relative(&run(&engine, batch.clone()).unwrap(), &expected);
+        assert!(far <= bound(form), "{form}: {far}");
+        let found = nodes(&engine, 1, &[1, 48, 48]);
+        assert_eq!(found, ["Source", "LeptonConvolutions"], "{form}: its head too");
     }
 }
 
@@ -111,8 +122,12 @@ fn chains_of_convolutions_answer_as_stock_tract_does() {
         let expected = run(&stock, batch.clone()).unwrap();
         for form in Form::all() {
             let engine = in_form(&bytes, Some(form));
-            assert!(operators(&engine, 1, &[4, 9, 11]).contains(&"LeptonConv".to_owned()), "{nodes:?}");
-            assert!(relative(&run(&engine, batch.clone()).unwrap(), &expected) <= 1e-5, "{form}: {nodes:?}");
+            assert!(
+                operators(&engine, 1, &[4, 9, 11]).contains(&"LeptonConvolutions".to_owned()),
+                "{nodes:?}"
+            );
+            let far = relative(&run(&engine, batch.clone()).unwrap(), &expected);
+            assert!(far <= bound(form), "{form}: {far} for {nodes:?}");
         }
     }
 }
@@ -146,7 +161,7 @@ fn the_share_of_each_kernel_is_told_and_why_the_rest_has_none() {
     };
     let face = told(&in_form(&shipped("face"), Some(form)));
     assert_eq!(face[0], format!("Conv 100 on {form}: -"));
-    assert_eq!(face[1], "EinSum 0 on tract: there is no kernel for it");
+    assert_eq!(face[1], format!("EinSum 0 on {form}: -"));
     let sentiment = told(&in_form(&shipped("sentiment"), Some(form)));
     assert!(
         sentiment[0].starts_with("Gru 9") && sentiment[0].ends_with(&format!("on {form}: -")),

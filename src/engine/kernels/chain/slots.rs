@@ -1,0 +1,160 @@
+//! Places for the values of a program: layouts, and slots of one buffer that values share.
+//!
+//! Invariant: a slot has one layout for good, so that its border is never written; and two values share
+//! one only where the last step that reads the first is before the step that makes the second.
+
+use std::collections::HashMap;
+
+use super::{
+    Kind, Place, Program, Room, Spare, Step, Work,
+    draft::{Draft, Extent, Fused, Line, Value},
+};
+use crate::engine::kernels::maps::Layout;
+
+/// Slots begin at a cache line, whatever their numbers are.
+const LINE: usize = 32;
+
+/// Gives the values of a draft their places.
+pub(super) fn placed(draft: &Draft, lines: Vec<Line>) -> Option<Program> {
+    let layouts = layouts(draft, &lines)?;
+    let mut last_read = HashMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        line.reads().chain([line.makes]).for_each(|value| _ = last_read.insert(value, at));
+    }
+    let mut slots = Slots { ends: [0, 0], free: Vec::new(), taken: HashMap::new() };
+    let mut steps = Vec::new();
+    for (at, line) in lines.into_iter().enumerate() {
+        let (reads, makes): (Vec<Value>, Value) = (line.reads().collect(), line.makes);
+        let room = draft.drafted[makes.0].room;
+        slots.take(makes, room, layouts[makes.0]?);
+        steps.push(slots.step(line, room)?);
+        for (answer, _) in draft.answers.iter().enumerate().filter(|(_, value)| **value == makes) {
+            steps.push(Step::Gather { room, of: slots.place(makes)?, answer });
+        }
+        reads.into_iter().chain([makes]).filter(|value| last_read[value] == at).for_each(|it| slots.free(it));
+    }
+    let n_numbers = |value: &Value| draft.extent(*value).n_numbers();
+    Some(Program {
+        n_inputs: draft.inputs.iter().map(n_numbers).collect(),
+        n_answers: draft.answers.iter().map(n_numbers).collect(),
+        steps,
+        n_maps: slots.ends[0],
+        n_rows: slots.ends[1],
+        spare: Spare::of(draft.precision),
+    })
+}
+
+/// The layout of each value that a line makes. Values that are added to each other share one: its
+/// border is the widest that a convolution of any of them asks for.
+fn layouts(draft: &Draft, lines: &[Line]) -> Option<Vec<Option<Layout>>> {
+    let mut alike = Alike((0..draft.drafted.len()).collect());
+    for line in lines {
+        let like = match line.act {
+            Fused::Conv { summand, .. } => [summand, None],
+            Fused::Add { one, other } => [Some(one), Some(other)],
+            Fused::Copy { of } => [Some(of), None],
+            Fused::LayOut { .. } | Fused::Sum { .. } => [None, None],
+        };
+        like.into_iter().flatten().for_each(|value| alike.join(value.0, line.makes.0));
+    }
+    let mut border = vec![0; draft.drafted.len()];
+    for line in lines {
+        if let Fused::Conv { conv, of, .. } = &line.act {
+            let of = alike.first(of.0);
+            border[of] = conv.shape().border().max(border[of]);
+        }
+    }
+    let mut pixel: Vec<Option<usize>> = vec![None; draft.drafted.len()];
+    for line in lines {
+        if let Fused::Conv { conv, of, .. } = &line.act {
+            let Extent { height, width, .. } = draft.extent(*of);
+            let answer = conv.answer([height, width], 0)?;
+            let known = pixel[alike.first(line.makes.0)].get_or_insert(answer.pixel);
+            if *known != answer.pixel {
+                return None;
+            }
+        }
+    }
+    let layout = |value: usize| {
+        let Extent { n_channels, height, width } = draft.drafted[value].extent;
+        let first = alike.first(value);
+        let pixel = pixel[first].unwrap_or(n_channels);
+        Layout { n_channels, height, width, border: border[first], pixel }
+    };
+    let made = |value: usize| lines.iter().any(|line| line.makes.0 == value).then(|| layout(value));
+    Some((0..draft.drafted.len()).map(made).collect())
+}
+
+/// Sets of values: for each one that was joined to it before, or itself.
+struct Alike(Vec<usize>);
+
+impl Alike {
+    fn first(&self, mut of: usize) -> usize {
+        while self.0[of] != of {
+            of = self.0[of];
+        }
+        of
+    }
+
+    fn join(&mut self, one: usize, other: usize) {
+        let (one, other) = (self.first(one), self.first(other));
+        self.0[one] = other;
+    }
+}
+
+struct Slots {
+    /// Where the next slot begins: among maps, among rows.
+    ends: [usize; 2],
+    free: Vec<(Room, Place)>,
+    taken: HashMap<Value, (Room, Place)>,
+}
+
+impl Slots {
+    fn take(&mut self, value: Value, room: Room, layout: Layout) {
+        let fits = |(other, place): &(Room, Place)| *other == room && place.layout == layout;
+        let slot = match self.free.iter().rposition(fits) {
+            Some(found) => self.free.swap_remove(found),
+            None => {
+                let end = match room {
+                    Room::Maps => &mut self.ends[0],
+                    Room::Rows => &mut self.ends[1],
+                };
+                let start = *end;
+                *end += layout.picture().next_multiple_of(LINE);
+                (room, Place { start, layout })
+            }
+        };
+        self.taken.insert(value, slot);
+    }
+
+    fn free(&mut self, value: Value) {
+        self.free.extend(self.taken.remove(&value));
+    }
+
+    fn place(&self, value: Value) -> Option<Place> {
+        self.taken.get(&value).map(|(_, place)| *place)
+    }
+
+    /// A line with its values in their places.
+    fn step(&self, line: Line, room: Room) -> Option<Step> {
+        let to = self.place(line.makes)?;
+        let kind = match line.act {
+            Fused::LayOut { input } => return Some(Step::LayOut { input, to }),
+            Fused::Sum { of, factor } => return Some(Step::Sum { of: self.place(of)?, factor, to }),
+            Fused::Conv { conv, of, summand } => {
+                let summand = match summand {
+                    Some(summand) => Some(self.place(summand)?),
+                    None => None,
+                };
+                Kind::Conv { conv, of: self.place(of)?, summand }
+            }
+            Fused::Add { one, other } => Kind::Add { one: self.place(one)?, other: self.place(other)? },
+            Fused::Copy { of } => Kind::Copy { of: self.place(of)? },
+        };
+        let work = Work { kind, activation: line.activation, to };
+        Some(match room {
+            Room::Maps => Step::Maps(work),
+            Room::Rows => Step::Rows(work),
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! Regions of a network, run by [`kernels::chain`](crate::engine::kernels::chain) as one operator each.
+//!
+//! Invariant: a region has no way out that comes back into it, and answers what its nodes answer. What
+//! is not understood in full stays as it is.
+
+mod members;
+mod op;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tract_onnx::{
+    prelude::{OutletId, TVec, TractResult, TypedModel, TypedModelPatch, TypedNode},
+    tract_core::internal::StaticName,
+};
+
+pub(super) use self::op::Part;
+use self::{
+    members::{Does, Member, members},
+    op::Convolutions,
+};
+use super::taken::Packed;
+use crate::engine::kernels::{
+    chain::{Draft, Extent, Program, Value},
+    conv::{Conv, Shape},
+};
+
+/// Products for each number that is laid out or gathered from which a region is worth its moves.
+const WORTH_MOVING: usize = 64;
+
+/// Puts one operator in the place of each region of a typed network, its constants known.
+pub(super) fn take(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
+    let members = members(model)?;
+    let mut patch = TypedModelPatch::default();
+    // What regions answer, in the patch.
+    let mut wires = HashMap::new();
+    for nodes in regions(&members) {
+        let Some(region) = Region::of(model, &nodes, packed)? else { continue };
+        let mut inputs = TVec::new();
+        for outlet in &region.inputs {
+            inputs.push(match wires.get(outlet) {
+                Some(wire) => *wire,
+                None => patch.tap_model(model, *outlet)?,
+            });
+        }
+        let Some((last, _)) = region.answers.last() else { continue };
+        let name = &model.node(last.node).name;
+        let extents = region.answers.iter().map(|(_, extents)| extents.clone()).collect();
+        let op = Convolutions::new(region.program, extents, region.parts);
+        let answers = patch.wire_node(name, op, &inputs)?;
+        wires.extend(region.answers.iter().map(|(outlet, _)| *outlet).zip(answers));
+    }
+    for (outlet, wire) in wires {
+        patch.shunt_outside(model, outlet, wire)?;
+    }
+    patch.apply(model)
+}
+
+/// The parts of the work of a region's operator; nothing where a node is none.
+pub(super) fn parts(node: &TypedNode) -> Option<&[Part]> {
+    node.op_as::<Convolutions>().map(Convolutions::parts)
+}
+
+/// The nodes that a region can have, parted so that those of a region lead to each other, each in the
+/// order of evaluation; regions in the order in which they feed each other.
+fn regions(members: &[Member]) -> Vec<Vec<&Member>> {
+    let place: HashMap<usize, usize> = members.iter().enumerate().map(|(at, it)| (it.node, at)).collect();
+    let mut region_of: Vec<usize> = (0..members.len()).collect();
+    for (at, member) in members.iter().enumerate() {
+        for input in member.does.inputs() {
+            let Some(&other) = place.get(&input.node).filter(|&&other| members[other].level == member.level)
+            else {
+                continue;
+            };
+            let (one, other) = (region_of[at], region_of[other]);
+            region_of.iter_mut().filter(|it| **it == one).for_each(|it| *it = other);
+        }
+    }
+    let mut first: Vec<usize> = region_of.clone();
+    first.sort_unstable_by_key(|&at| (members[at].level, at));
+    first.dedup();
+    let nodes = |region: usize| {
+        let of = region_of.iter().zip(members).filter(|(of, _)| **of == region);
+        of.map(|(_, member)| member).collect()
+    };
+    first.into_iter().map(nodes).collect()
+}
+
+/// A region with its program.
+struct Region {
+    program: Program,
+    parts: Vec<Part>,
+    inputs: Vec<OutletId>,
+    /// What others read, and the extents of its rows.
+    answers: Vec<(OutletId, TVec<usize>)>,
+}
+
+impl Region {
+    /// Drafts the program of a region; nothing where it is not worth its moves.
+    fn of(model: &TypedModel, nodes: &[&Member], packed: &Packed) -> TractResult<Option<Self>> {
+        let answers = answers(model, nodes);
+        let Some(answers) = answers.filter(|answers| is_worth_moving(nodes, answers)) else {
+            return Ok(None);
+        };
+        let mut convs: HashMap<usize, (Arc<Conv>, Part)> = HashMap::new();
+        for member in nodes {
+            let Some((form, convolved)) = member.does.convolution(packed) else { continue };
+            let name = &model.node(member.node).name;
+            let (shape, extent) = (convolved.shape, convolved.extent);
+            let conv = packed.conv(name, form, shape, convolved.weights, convolved.bias)?;
+            let (Some(conv), Some(products)) = (conv, products(shape, extent)) else { return Ok(None) };
+            let operator: StaticName = model.node(member.node).op.name();
+            convs.insert(member.node, (conv, Part { operator, form, products }));
+        }
+        let precision = nodes.iter().find_map(|member| match member.does {
+            Does::Conv(_) => convs.get(&member.node).map(|(conv, _)| conv.precision()),
+            _ => None,
+        });
+        let Some(precision) = precision else { return Ok(None) };
+        let mut sketch = Sketch { draft: Draft::new(precision), inputs: Vec::new(), values: HashMap::new() };
+        for member in nodes {
+            let conv = convs.get(&member.node).map(|(conv, _)| conv);
+            if sketch.add(model, member, conv).is_none() {
+                return Ok(None);
+            }
+        }
+        let Sketch { mut draft, inputs, values } = sketch;
+        answers.iter().filter_map(|(outlet, _)| values.get(outlet)).for_each(|value| draft.answer(*value));
+        let parts =
+            nodes.iter().filter_map(|member| convs.remove(&member.node)).map(|(_, part)| part).collect();
+        Ok(draft.finish().map(|program| Self { program, parts, inputs, answers }))
+    }
+}
+
+/// What of a region others read, with the extents of its rows; nothing where an extent is not known.
+fn answers(model: &TypedModel, nodes: &[&Member]) -> Option<Vec<(OutletId, TVec<usize>)>> {
+    let inside: HashSet<usize> = nodes.iter().map(|member| member.node).collect();
+    let is_read = |outlet: &OutletId| {
+        let readers = &model.node(outlet.node).outputs[outlet.slot].successors;
+        model.outputs.contains(outlet) || readers.iter().any(|reader| !inside.contains(&reader.node))
+    };
+    let outlets = nodes.iter().map(|member| OutletId::from(member.node)).filter(is_read);
+    outlets.map(|outlet| Some((outlet, members::row_extents(model, outlet)?))).collect()
+}
+
+/// Says whether a region gains more than its moves cost: its convolutions hand maps to each other, or
+/// are large for what is moved.
+fn is_worth_moving(nodes: &[&Member], answers: &[(OutletId, TVec<usize>)]) -> bool {
+    let convolved: Vec<_> = nodes.iter().filter_map(|member| member.does.convolved()).collect();
+    let is_made_here = |pictures: OutletId| nodes.iter().any(|member| member.node == pictures.node);
+    if convolved.iter().any(|found| is_made_here(found.pictures)) {
+        return true;
+    }
+    let laid_out = convolved.iter().map(|found| found.extent.n_numbers());
+    let gathered = answers.iter().map(|(_, extents)| extents.iter().product::<usize>());
+    let moved: usize = laid_out.chain(gathered).sum();
+    let products: usize = convolved.iter().filter_map(|found| products(found.shape, found.extent)).sum();
+    products > 0 && products >= WORTH_MOVING.saturating_mul(moved)
+}
+
+/// Products of one picture.
+fn products(shape: Shape, extent: Extent) -> Option<usize> {
+    let [height, width] = shape.extent([extent.height, extent.width])?;
+    let Shape { n_inputs, n_outputs, kernel, .. } = shape;
+    Some(height * width * n_inputs * n_outputs * kernel[0] * kernel[1])
+}
+
+/// The program of a region in the making.
+struct Sketch {
+    draft: Draft,
+    /// What comes in from outside, as the draft's inputs.
+    inputs: Vec<OutletId>,
+    values: HashMap<OutletId, Value>,
+}
+
+impl Sketch {
+    /// Drafts what a member does; nothing where the kernels do not.
+    fn add(&mut self, model: &TypedModel, member: &Member, conv: Option<&Arc<Conv>>) -> Option<()> {
+        let mut of = member.does.inputs();
+        let one = self.value(model, of.next()?)?;
+        let made = match &member.does {
+            Does::Conv(_) | Does::Dense(_) => self.draft.conv(Arc::clone(conv?), one)?,
+            Does::Add(_) => {
+                let other = self.value(model, of.next()?)?;
+                self.draft.add(one, other)?
+            }
+            Does::Relu(_) => self.draft.relu(one),
+            Does::Sum { factor, .. } => self.draft.sum(one, *factor)?,
+            Does::Same(_) => one,
+        };
+        self.values.insert(member.node.into(), made);
+        Some(())
+    }
+
+    fn value(&mut self, model: &TypedModel, outlet: OutletId) -> Option<Value> {
+        if let Some(value) = self.values.get(&outlet) {
+            return Some(*value);
+        }
+        let &[n_channels, height, width] = members::row_extents(model, outlet)?.as_slice() else {
+            return None;
+        };
+        let value = self.draft.input(Extent { n_channels, height, width })?;
+        self.inputs.push(outlet);
+        self.values.insert(outlet, value);
+        Some(value)
+    }
+}
