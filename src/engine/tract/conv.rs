@@ -3,13 +3,18 @@
 //!
 //! Invariant: a convolution that is not understood in full is refused, with the reason.
 
+mod unshuffled;
+
 use std::sync::Arc;
 
 use tract_onnx::{
     prelude::{DatumType, OutletId, TVec, Tensor, TypedModel, TypedNode},
-    tract_core::ops::{
-        cnn::{Conv as StockConv, KernelFormat, PaddingSpec},
-        nn::DataFormat,
+    tract_core::{
+        internal::DimLike,
+        ops::{
+            cnn::{Conv as StockConv, KernelFormat, PaddingSpec},
+            nn::DataFormat,
+        },
     },
 };
 
@@ -82,9 +87,7 @@ fn read(model: &TypedModel, node: &TypedNode, stock: &StockConv) -> Result<Found
         Some(&[down, right]) => [down, right],
         Some(_) => return Err(Refusal("its strides are not those of a picture")),
     };
-    let extents: Option<Vec<usize>> =
-        input.shape.iter().skip(1).map(|dim| dim.to_i64().ok()?.try_into().ok()).collect();
-    let Some(&[n_inputs, rows, columns]) = extents.as_deref() else {
+    let Some(&[n_inputs, rows, columns]) = row_extents(model, node.inputs[0]).as_deref() else {
         return Err(Refusal("its picture has no fixed size"));
     };
     let (Some(weights), Some(bias)) = (constant(1), constant(2)) else {
@@ -99,5 +102,11 @@ fn read(model: &TypedModel, node: &TypedNode, stock: &StockConv) -> Result<Found
         return Err(Refusal("its padding is wider than its kernel"));
     }
     let extent = Extent { n_channels: n_inputs, height: rows, width: columns };
-    Ok(Found { shape, pictures: node.inputs[0], extent, weights, bias })
+    Ok(unshuffled::before(model, Found { shape, pictures: node.inputs[0], extent, weights, bias }))
+}
+
+/// The extents of a value behind its rows; nothing where one is not known.
+pub(super) fn row_extents(model: &TypedModel, outlet: OutletId) -> Option<TVec<usize>> {
+    let fact = model.outlet_fact(outlet).ok()?;
+    fact.shape.iter().skip(1).map(|dim| dim.to_usize().ok()).collect()
 }

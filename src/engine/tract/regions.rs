@@ -13,7 +13,7 @@ use std::{
 
 use tract_onnx::{
     prelude::{OutletId, TVec, TractResult, TypedModel, TypedModelPatch, TypedNode},
-    tract_core::internal::StaticName,
+    tract_core::internal::{AxisOp, StaticName},
 };
 
 pub(super) use self::op::Part;
@@ -21,7 +21,7 @@ use self::{
     members::{Does, Member, members},
     op::Convolutions,
 };
-use super::taken::Packed;
+use super::{conv::row_extents, taken::Packed};
 use crate::engine::kernels::{
     chain::{Draft, Extent, Program, Value},
     conv::{Conv, Shape},
@@ -33,11 +33,12 @@ const WORTH_MOVING: usize = 64;
 /// Puts one operator in the place of each region of a typed network, its constants known.
 pub(super) fn take(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
     let members = members(model)?;
+    let bypassed = bypassed(model, &members)?;
     let mut patch = TypedModelPatch::default();
     // What regions answer, in the patch.
     let mut wires = HashMap::new();
     for nodes in regions(&members) {
-        let Some(region) = Region::of(model, &nodes, packed)? else { continue };
+        let Some(region) = Region::of(model, &nodes, &bypassed, packed)? else { continue };
         let mut inputs = TVec::new();
         for outlet in &region.inputs {
             inputs.push(match wires.get(outlet) {
@@ -99,8 +100,13 @@ struct Region {
 
 impl Region {
     /// Drafts the program of a region; nothing where it is not worth its moves.
-    fn of(model: &TypedModel, nodes: &[&Member], packed: &Packed) -> TractResult<Option<Self>> {
-        let answers = answers(model, nodes);
+    fn of(
+        model: &TypedModel,
+        nodes: &[&Member],
+        bypassed: &HashSet<usize>,
+        packed: &Packed,
+    ) -> TractResult<Option<Self>> {
+        let answers = answers(model, nodes, bypassed);
         let Some(answers) = answers.filter(|answers| is_worth_moving(nodes, answers)) else {
             return Ok(None);
         };
@@ -135,14 +141,40 @@ impl Region {
 }
 
 /// What of a region others read, with the extents of its rows; nothing where an extent is not known.
-fn answers(model: &TypedModel, nodes: &[&Member]) -> Option<Vec<(OutletId, TVec<usize>)>> {
+fn answers(
+    model: &TypedModel,
+    nodes: &[&Member],
+    bypassed: &HashSet<usize>,
+) -> Option<Vec<(OutletId, TVec<usize>)>> {
     let inside: HashSet<usize> = nodes.iter().map(|member| member.node).collect();
     let is_read = |outlet: &OutletId| {
-        let readers = &model.node(outlet.node).outputs[outlet.slot].successors;
-        model.outputs.contains(outlet) || readers.iter().any(|reader| !inside.contains(&reader.node))
+        let mut readers = model.node(outlet.node).outputs[outlet.slot].successors.iter();
+        let is_outside = |reader: usize| !inside.contains(&reader) && !bypassed.contains(&reader);
+        model.outputs.contains(outlet) || readers.any(|reader| is_outside(reader.node))
     };
     let outlets = nodes.iter().map(|member| OutletId::from(member.node)).filter(is_read);
-    outlets.map(|outlet| Some((outlet, members::row_extents(model, outlet)?))).collect()
+    outlets.map(|outlet| Some((outlet, row_extents(model, outlet)?))).collect()
+}
+
+/// The nodes that move numbers to members only which read them from before the move.
+fn bypassed(model: &TypedModel, members: &[Member]) -> TractResult<HashSet<usize>> {
+    let member: HashMap<usize, &Member> = members.iter().map(|member| (member.node, member)).collect();
+    let mut bypassed = HashSet::new();
+    for id in model.eval_order()?.into_iter().rev().filter(|id| !member.contains_key(id)) {
+        let outlet = OutletId::from(id);
+        let skips = |reader: usize| match member.get(&reader) {
+            Some(member) => member.does.inputs().all(|input| input != outlet),
+            None => bypassed.contains(&reader),
+        };
+        let mut readers = model.node(id).outputs.iter().flat_map(|output| &output.successors);
+        if model.node(id).op_is::<AxisOp>()
+            && !model.outputs.contains(&outlet)
+            && readers.all(|reader| skips(reader.node))
+        {
+            bypassed.insert(id);
+        }
+    }
+    Ok(bypassed)
 }
 
 /// Says whether a region gains more than its moves cost: its convolutions hand maps to each other, or
@@ -198,7 +230,7 @@ impl Sketch {
         if let Some(value) = self.values.get(&outlet) {
             return Some(*value);
         }
-        let &[n_channels, height, width] = members::row_extents(model, outlet)?.as_slice() else {
+        let &[n_channels, height, width] = row_extents(model, outlet)?.as_slice() else {
             return None;
         };
         let value = self.draft.input(Extent { n_channels, height, width })?;

@@ -9,9 +9,9 @@ use std::{
 };
 
 use tract_onnx::{
-    prelude::{DatumType, OutletId, TVec, Tensor, TractResult, TypedModel, TypedNode},
+    prelude::{DatumType, OutletId, Tensor, TractResult, TypedModel, TypedNode},
     tract_core::{
-        internal::{Axis, AxisOp, DimLike},
+        internal::{Axis, AxisOp},
         ops::{
             binary::{BinMiniOp, TypedBinOp},
             einsum::EinSum,
@@ -21,7 +21,10 @@ use tract_onnx::{
     },
 };
 
-use super::super::{conv, taken::Packed};
+use super::super::{
+    conv::{self, row_extents},
+    taken::Packed,
+};
 use crate::engine::kernels::{Form, chain::Extent, conv::Shape};
 
 /// A node that a region can have.
@@ -107,12 +110,6 @@ impl Does {
             _ => None,
         }
     }
-}
-
-/// The extents of a value behind its rows; nothing where one is not known.
-pub(super) fn row_extents(model: &TypedModel, outlet: OutletId) -> Option<TVec<usize>> {
-    let fact = model.outlet_fact(outlet).ok()?;
-    fact.shape.iter().skip(1).map(|dim| dim.to_usize().ok()).collect()
 }
 
 /// The members of a network, in the order of evaluation.

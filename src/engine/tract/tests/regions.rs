@@ -223,6 +223,20 @@ fn a_way_that_leaves_and_comes_back_parts_the_network_in_two() {
 }
 
 #[test]
+fn space_to_depth_is_a_part_of_the_convolution_behind_it() {
+    let Some(form) = Form::best(Precision::F32) else { return };
+    for colours_last in [false, true] {
+        let mut network = Network::new([8, 6, 8]);
+        network.ask(&Asked::Unshuffled { n_outputs: 16, side: 3, colours_last }, 0);
+        network.ask(&Asked::Unshuffled { n_outputs: 16, side: 1, colours_last }, 0);
+        network.ask(&Asked::Conv { n_outputs: 16, side: 3, stride: 1 }, 1);
+        network.ask(&Asked::Add, 2);
+        let engine = in_form(&network.encode(usize::MAX), Some(form));
+        assert_eq!(nodes(&engine, 3, &[8, 6, 8]), ["Source", "LeptonConvolutions"]);
+    }
+}
+
+#[test]
 fn two_sessions_of_one_network_at_once_do_not_disturb_each_other() {
     let batch = |seed| Tensor::new(vec![3, 8, 8, 8], Data::F32(noise(seed, 3 * 512))).unwrap();
     for form in Form::all() {
