@@ -37,7 +37,7 @@ pub(super) struct Found {
 pub(super) fn why_not(model: &TypedModel, node: &TypedNode) -> &'static str {
     match understood(model, node) {
         Some(Err(Refusal(reason))) => reason,
-        Some(Ok(_)) => "laying its pictures out would cost more than it gains",
+        Some(Ok(_)) => "the kernels have it, but not with what is around it",
         None => "there is no kernel for it",
     }
 }

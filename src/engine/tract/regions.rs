@@ -27,9 +27,6 @@ use crate::engine::kernels::{
     conv::{Conv, Shape},
 };
 
-/// Products for each number that is laid out or gathered from which a region is worth its moves.
-const WORTH_MOVING: usize = 64;
-
 /// Puts one operator in the place of each region of a typed network, its constants known.
 pub(super) fn take(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
     let members = members(model)?;
@@ -99,17 +96,14 @@ struct Region {
 }
 
 impl Region {
-    /// Drafts the program of a region; nothing where it is not worth its moves.
+    /// Drafts the program of a region; nothing where it convolves no pictures.
     fn of(
         model: &TypedModel,
         nodes: &[&Member],
         bypassed: &HashSet<usize>,
         packed: &Packed,
     ) -> TractResult<Option<Self>> {
-        let answers = answers(model, nodes, bypassed);
-        let Some(answers) = answers.filter(|answers| is_worth_moving(nodes, answers)) else {
-            return Ok(None);
-        };
+        let Some(answers) = answers(model, nodes, bypassed) else { return Ok(None) };
         let mut convs: HashMap<usize, (Arc<Conv>, Part)> = HashMap::new();
         for member in nodes {
             let Some((form, convolved)) = member.does.convolution(packed) else { continue };
@@ -175,21 +169,6 @@ fn bypassed(model: &TypedModel, members: &[Member]) -> TractResult<HashSet<usize
         }
     }
     Ok(bypassed)
-}
-
-/// Says whether a region gains more than its moves cost: its convolutions hand maps to each other, or
-/// are large for what is moved.
-fn is_worth_moving(nodes: &[&Member], answers: &[(OutletId, TVec<usize>)]) -> bool {
-    let convolved: Vec<_> = nodes.iter().filter_map(|member| member.does.convolved()).collect();
-    let is_made_here = |pictures: OutletId| nodes.iter().any(|member| member.node == pictures.node);
-    if convolved.iter().any(|found| is_made_here(found.pictures)) {
-        return true;
-    }
-    let laid_out = convolved.iter().map(|found| found.extent.n_numbers());
-    let gathered = answers.iter().map(|(_, extents)| extents.iter().product::<usize>());
-    let moved: usize = laid_out.chain(gathered).sum();
-    let products: usize = convolved.iter().filter_map(|found| products(found.shape, found.extent)).sum();
-    products > 0 && products >= WORTH_MOVING.saturating_mul(moved)
 }
 
 /// Products of one picture.

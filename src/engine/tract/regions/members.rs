@@ -88,14 +88,6 @@ impl Does {
         inputs.into_iter().flatten()
     }
 
-    /// The convolution that it is of pictures.
-    pub(super) fn convolved(&self) -> Option<&conv::Found> {
-        match self {
-            Self::Conv(found) => Some(found),
-            _ => None,
-        }
-    }
-
     /// The convolution that does it, and the form that it is packed for.
     pub(super) fn convolution(&self, packed: &Packed) -> Option<(Form, Convolution<'_>)> {
         match self {
