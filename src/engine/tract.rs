@@ -145,9 +145,9 @@ struct PlanKey {
 }
 
 enum Plans {
-    /// The one plan that this network can need: rows of one shape, run one by one. The parsed
-    /// network is gone, so its weights exist once.
-    One(Plan),
+    /// The one plan that this network can need: rows of one shape, run one by one or, where kernels do
+    /// all the work, a few together. The parsed network is gone, so its weights exist once.
+    One { plan: Plan, most_rows: usize },
     /// Plans made on demand of the parsed network. They share its tables; the weights of matrix
     /// products are packed into each, and so the number of plans is bounded.
     Many {
@@ -165,10 +165,15 @@ impl Loaded {
         let Network { model, mut signature, rows, packed_bytes } = network;
         let plans = match (rows, only_row_shapes) {
             (Rows::One, Some(row_shapes)) => {
-                let key = PlanKey { n_rows: 1, row_shapes };
-                let plan = build(&model, &signature, &key, &taken).map_err(refused)?;
+                let (plan, most_rows) = match any_plan(&model, &signature, &taken, regions::are_all) {
+                    Some(plan) => (plan, MOST_ROWS),
+                    None => {
+                        let key = PlanKey { n_rows: 1, row_shapes };
+                        (build(&model, &signature, &key, &taken).map_err(refused)?, 1)
+                    }
+                };
                 signature = checked_outputs(signature, &plan)?;
-                Plans::One(plan)
+                Plans::One { plan, most_rows }
             }
             _ => {
                 let n_plans = (PLAN_BYTES / packed_bytes.max(1)).clamp(FEWEST_PLANS, MOST_PLANS);
@@ -176,7 +181,7 @@ impl Loaded {
                     Rows::One => &RUNS[RUNS.len() - 1..],
                     Rows::Any => &RUNS,
                 };
-                let any = any_plan(&model, &signature, &taken);
+                let any = any_plan(&model, &signature, &taken, |model| Ok(recurrent::is_taken(model)));
                 Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans), any }
             }
         };
@@ -209,12 +214,11 @@ impl Loaded {
     /// How many of `n_left` rows the next run takes, and the plan for it.
     fn next(&self, n_left: usize, row_shapes: &[Vec<usize>]) -> Result<(usize, Plan), EngineError> {
         match &self.plans {
-            Plans::One(plan) => Ok((1, Arc::clone(plan))),
+            Plans::One { plan, most_rows } => Ok((even(n_left, *most_rows), Arc::clone(plan))),
             Plans::Many { any: Some(plan), .. }
                 if row_shapes.iter().flatten().all(|extent| *extent <= MOST_EXTENT) =>
             {
-                // Runs of about the same size: one row alone is the dearest.
-                Ok((n_left.div_ceil(n_left.div_ceil(MOST_ROWS)), Arc::clone(plan)))
+                Ok((even(n_left, MOST_ROWS), Arc::clone(plan)))
             }
             Plans::Many { network, runs, made, .. } => {
                 let n_rows = runs.iter().copied().find(|n| *n <= n_left).unwrap_or(1);
@@ -254,6 +258,12 @@ impl Loaded {
     }
 }
 
+/// How many of `n_left` rows the next run takes, so that runs of at most `most` are of about the same
+/// size: one row alone is the dearest.
+fn even(n_left: usize, most: usize) -> usize {
+    n_left.div_ceil(n_left.div_ceil(most))
+}
+
 fn append(outputs: &mut [Gathered], values: &[TValue], n_rows: usize) -> Result<(), EngineError> {
     if values.len() != outputs.len() {
         let text = format!("it gave {} outputs of {}", values.len(), outputs.len());
@@ -286,10 +296,15 @@ fn build(
     })
 }
 
-/// Makes one plan for any number of rows of any extent, for a network whose recurrences the kernels
-/// took: their operators ask no extent beforehand, and tract's own around them lose nothing by it.
-/// Answers nothing where tract cannot plan the network so, or something in it carries state.
-fn any_plan(network: &InferenceModel, signature: &Signature, taken: &Taken) -> Option<Plan> {
+/// Makes one plan for any number of rows of any extent, for a network that it `suits`: recurrences of
+/// the kernels and regions ask no number of rows beforehand, where tract's own pictures are slower for
+/// it. Answers nothing where tract cannot plan the network so, or something in it carries state.
+fn any_plan(
+    network: &InferenceModel,
+    signature: &Signature,
+    taken: &Taken,
+    suits: impl Fn(&TypedModel) -> TractResult<bool>,
+) -> Option<Plan> {
     let work = || {
         let mut network = network.clone();
         let leading = network.symbols.sym("lepton_rows");
@@ -305,10 +320,12 @@ fn any_plan(network: &InferenceModel, signature: &Signature, taken: &Taken) -> O
             }));
             network.set_input_fact(position, datum_type(port.dtype).fact(shape).into())?;
         }
-        let network = network.into_typed()?;
+        let mut network = network.into_typed()?;
+        network.prop_consts()?;
         let carries =
             |node: &TypedNode| node.op.state(&EvalContext::out_of_plan()).map(|state| state.is_some());
-        if !recurrent::is_taken(&network)
+        if taken.packed.is_none()
+            || !suits(&network)?
             || network.nodes().iter().map(carries).collect::<TractResult<Vec<_>>>()?.contains(&true)
         {
             return Ok(None);
@@ -364,18 +381,18 @@ fn check_sizes(network: &TypedModel, symbols: &SymbolValues) -> TractResult<()> 
     Ok(())
 }
 
-/// Replaces what the file declares about the outputs by what its one plan gives for one row.
+/// Replaces what the file declares about the outputs by what its one plan gives for a row.
 fn checked_outputs(mut signature: Signature, plan: &Plan) -> Result<Signature, EngineError> {
     let leading = signature.inputs[0].shape[0].clone();
     for (position, port) in signature.outputs.iter_mut().enumerate() {
         let fact = plan.model().output_fact(position).map_err(|error| refused(one_line(&error)))?;
-        let Some(shape) = fact.shape.as_concrete() else { continue };
-        if shape.first() != Some(&1) {
+        if let Some(shape) = fact.shape.as_concrete().filter(|shape| shape.first() != Some(&1)) {
             let found =
                 format!("{shape:?} of `{}` for one row; its leading axis must be the rows", port.name);
             return Err(EngineError::Unsupported { what: "output shape", found });
         }
-        let rest = shape[1..].iter().map(|n| Dim::Fixed(*n));
+        let rest = fact.shape.iter().skip(1).map(|dim| Some(Dim::Fixed(dim.to_usize().ok()?)));
+        let Some(rest) = rest.collect::<Option<Vec<Dim>>>() else { continue };
         port.shape = std::iter::once(leading.clone()).chain(rest).collect();
     }
     Ok(signature)

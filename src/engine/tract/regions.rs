@@ -13,7 +13,10 @@ use std::{
 
 use tract_onnx::{
     prelude::{OutletId, TVec, TractResult, TypedModel, TypedModelPatch, TypedNode},
-    tract_core::internal::{AxisOp, StaticName},
+    tract_core::{
+        internal::{AxisOp, StaticName},
+        ops::{identity::Identity, source::TypedSource},
+    },
 };
 
 pub(super) use self::op::Part;
@@ -54,6 +57,22 @@ pub(super) fn take(model: &mut TypedModel, packed: &Packed) -> TractResult<()> {
         patch.shunt_outside(model, outlet, wire)?;
     }
     patch.apply(model)
+}
+
+/// Says whether regions do all the work of a typed network, its constants known, so that nothing of
+/// tract's own is left in it.
+pub(super) fn are_all(model: &TypedModel) -> TractResult<bool> {
+    let members = members(model)?;
+    let bypassed = bypassed(model, &members)?;
+    let nodes: HashSet<usize> = members.iter().map(|member| member.node).collect();
+    let is_left = |id: &usize| {
+        let node = model.node(*id);
+        let is_known = node.outputs.iter().all(|output| output.fact.konst.is_some());
+        let is_nothing = node.op_is::<TypedSource>() || node.op_is::<Identity>() || is_known;
+        !nodes.contains(id) && !bypassed.contains(id) && !is_nothing
+    };
+    let convolves = members.iter().any(|member| matches!(member.does, Does::Conv(_)));
+    Ok(convolves && !model.eval_order()?.iter().any(is_left))
 }
 
 /// The parts of the work of a region's operator; nothing where a node is none.

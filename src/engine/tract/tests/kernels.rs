@@ -57,6 +57,8 @@ fn the_shipped_face_network_answers_as_stock_tract_does() {
         assert!(far <= bound(form), "{form}: {far}");
         let found = nodes(&engine, 1, &[1, 48, 48]);
         assert_eq!(found, ["Source", "LeptonConvolutions"], "{form}: its head too");
+        let runs = [1, 8, 9].map(|n| engine.network.next(n, &[vec![1, 48, 48]]).unwrap().0);
+        assert_eq!(runs, [1, 8, 5], "{form}: rows run together where nothing of tract's is left");
     }
 }
 
