@@ -25,23 +25,32 @@ use super::{
     maps::{Layout, Number},
 };
 
-/// Steps over the maps of one picture, which goes through all of them before the next one does, so that
-/// its maps stay in the cache. It serves batches of any size, on any number of threads;
+/// Steps over the maps of pictures. Where maps are large, each picture goes through many steps before the
+/// next one does, so that its maps stay in the cache; where they are small, several go through each step
+/// together, so that its weights do. A program serves batches of any size, on any number of threads;
 /// [`Draft::finish`] makes it.
 pub struct Program {
     /// Numbers of a picture of each input, and of each answer.
     n_inputs: Vec<usize>,
     n_answers: Vec<usize>,
-    steps: Vec<Step>,
-    /// Numbers of a buffer: maps, and rows.
+    legs: Vec<Leg>,
+    /// Pictures that a buffer has room for.
+    n_pictures: usize,
+    /// Numbers of a picture in a buffer: maps, and rows.
     n_maps: usize,
     n_rows: usize,
     spare: Spare,
 }
 
+/// Steps that so many pictures go through together.
+struct Leg {
+    n_pictures: usize,
+    steps: Vec<Step>,
+}
+
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Program({} steps)", self.steps.len())
+        write!(f, "Program({} steps)", self.legs.iter().map(|leg| leg.steps.len()).sum::<usize>())
     }
 }
 
@@ -77,7 +86,7 @@ enum Room {
     Rows,
 }
 
-/// Where a value is in its buffer: from `start` on.
+/// Where a value is in its buffer: from `start` on, if that has room for one picture.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     start: usize,
@@ -85,8 +94,31 @@ struct Place {
 }
 
 impl Place {
-    fn range(self) -> Range<usize> {
-        self.start..self.start + self.layout.picture()
+    /// Where some pictures are.
+    fn range(self, pictures: &Pictures) -> Range<usize> {
+        let start = self.start * pictures.room;
+        let Range { start: first, end } = pictures.within();
+        start + first * self.layout.picture()..start + end * self.layout.picture()
+    }
+}
+
+/// Pictures of a batch that go through a step together, and those that a buffer holds and has room for.
+struct Pictures {
+    of: Range<usize>,
+    first: usize,
+    room: usize,
+}
+
+impl Pictures {
+    /// Which of the buffer's they are.
+    fn within(&self) -> Range<usize> {
+        self.of.start - self.first..self.of.end - self.first
+    }
+
+    /// Where they are among pictures of the batch that lie side by side.
+    fn numbers(&self, layout: &Layout) -> Range<usize> {
+        let n = layout.n_channels * layout.height * layout.width;
+        self.of.start * n..self.of.end * n
     }
 }
 
@@ -149,13 +181,19 @@ impl Program {
     ) {
         let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
         let spare = lock().pop();
+        // What no run has touched of a buffer takes no memory.
         let mut scratch = spare.unwrap_or_else(|| Scratch {
-            maps: Aligned::zeros(self.n_maps),
-            rows: Aligned::zeros(self.n_rows),
+            maps: Aligned::zeros(self.n_maps * self.n_pictures),
+            rows: Aligned::zeros(self.n_rows * self.n_pictures),
         });
-        for picture in 0..n_pictures {
-            for step in &self.steps {
-                scratch.step(step, picture, inputs, answers);
+        for first in (0..n_pictures).step_by(self.n_pictures) {
+            let end = n_pictures.min(first + self.n_pictures);
+            for leg in &self.legs {
+                for start in (first..end).step_by(leg.n_pictures) {
+                    let of = start..end.min(start + leg.n_pictures);
+                    let pictures = Pictures { of, first, room: self.n_pictures };
+                    leg.steps.iter().for_each(|step| scratch.step(step, &pictures, inputs, answers));
+                }
             }
         }
         lock().push(scratch);
@@ -163,45 +201,47 @@ impl Program {
 }
 
 impl<N: Number> Scratch<N> {
-    fn step(&mut self, step: &Step, picture: usize, inputs: &[&[f32]], answers: &mut [&mut [f32]]) {
+    fn step(&mut self, step: &Step, pictures: &Pictures, inputs: &[&[f32]], answers: &mut [&mut [f32]]) {
         match step {
             Step::LayOut { input, to } => {
-                let input = &inputs[*input][numbers(&to.layout, picture)];
-                to.layout.lay_out(input, &mut self.maps[to.range()]);
+                let input = &inputs[*input][pictures.numbers(&to.layout)];
+                to.layout.lay_out(input, &mut self.maps[to.range(pictures)]);
             }
-            Step::Maps(work) => work.run(&mut self.maps),
+            Step::Maps(work) => work.run(&mut self.maps, pictures),
             Step::Sum { of, factor, to } => {
-                let sums = &mut self.rows[to.range()][to.layout.at(0, 0)..][..to.layout.n_channels];
-                of.layout.sum(&self.maps[of.range()], sums);
-                sums.iter_mut().for_each(|sum| *sum *= factor);
+                let maps = self.maps[of.range(pictures)].chunks_exact(of.layout.picture());
+                let rows = self.rows[to.range(pictures)].chunks_exact_mut(to.layout.picture());
+                for (maps, row) in maps.zip(rows) {
+                    let sums = &mut row[to.layout.at(0, 0)..][..to.layout.n_channels];
+                    of.layout.sum(maps, sums);
+                    sums.iter_mut().for_each(|sum| *sum *= factor);
+                }
             }
-            Step::Rows(work) => work.run(&mut self.rows),
+            Step::Rows(work) => work.run(&mut self.rows, pictures),
             Step::Gather { room, of, answer } => {
-                let answer = &mut answers[*answer][numbers(&of.layout, picture)];
+                let answer = &mut answers[*answer][pictures.numbers(&of.layout)];
                 match room {
-                    Room::Maps => of.layout.gather(&self.maps[of.range()], answer),
-                    Room::Rows => of.layout.gather(&self.rows[of.range()], answer),
+                    Room::Maps => of.layout.gather(&self.maps[of.range(pictures)], answer),
+                    Room::Rows => of.layout.gather(&self.rows[of.range(pictures)], answer),
                 }
             }
         }
     }
 }
 
-/// Where a picture is among pictures that lie side by side.
-fn numbers(layout: &Layout, picture: usize) -> Range<usize> {
-    let n = layout.n_channels * layout.height * layout.width;
-    picture * n..(picture + 1) * n
-}
-
 impl Work {
-    fn run<N: Number>(&self, buffer: &mut [N]) {
+    fn run<N: Number>(&self, buffer: &mut [N], pictures: &Pictures) {
         let Self { kind, activation, to } = self;
-        let (before, rest) = buffer.split_at_mut(to.start);
-        let (output, after) = rest.split_at_mut(to.layout.picture());
+        let written = to.range(pictures);
+        let (before, rest) = buffer.split_at_mut(written.start);
+        let (output, after) = rest.split_at_mut(written.len());
         let (before, after) = (&*before, &*after);
-        let read = |place: Place| match place.start.checked_sub(to.range().end) {
-            Some(start) => &after[start..][..place.layout.picture()],
-            None => &before[place.range()],
+        let read = |place: Place| {
+            let Range { start, end } = place.range(pictures);
+            match start.checked_sub(written.end) {
+                Some(start) => &after[start..end - written.end],
+                None => &before[start..end],
+            }
         };
         match kind {
             Kind::Conv { conv, of, summand } => conv.run(Run {

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{Program, Room};
+use super::{
+    Program, Room,
+    slots::{BOUNDS, Bounds, placed},
+};
 use crate::engine::kernels::{
     Precision,
     conv::{Activation, Conv},
@@ -141,11 +144,15 @@ impl Draft {
     /// Gives every value its place; nothing where there is no input, or two convolutions that are added
     /// have different layouts.
     pub fn finish(self) -> Option<Program> {
+        self.finish_within(BOUNDS)
+    }
+
+    pub(super) fn finish_within(self, bounds: Bounds) -> Option<Program> {
         let lines = self.lines();
         if self.inputs.is_empty() {
             return None;
         }
-        super::slots::placed(&self, lines)
+        placed(&self, lines, bounds)
     }
 
     fn push(&mut self, extent: Extent, room: Room, act: Act) -> Value {

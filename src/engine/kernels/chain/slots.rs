@@ -6,16 +6,29 @@
 use std::collections::HashMap;
 
 use super::{
-    Kind, Place, Program, Room, Spare, Step, Work,
+    Kind, Leg, Place, Program, Room, Spare, Step, Work,
     draft::{Draft, Extent, Fused, Line, Value},
 };
-use crate::engine::kernels::maps::Layout;
+use crate::engine::kernels::{Precision, bf16::Bf16, maps::Layout};
 
 /// Slots begin at a cache line, whatever their numbers are.
 const LINE: usize = 32;
 
+/// How many pictures go through a step together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of maps that one step should read and write: a part of a core's own cache, so that weights
+    /// have room beside them.
+    pub(super) step: usize,
+    /// Bytes of maps in a buffer.
+    pub(super) buffer: usize,
+    pub(super) pictures: usize,
+}
+
+pub(super) const BOUNDS: Bounds = Bounds { step: 512 << 10, buffer: 4 << 20, pictures: 8 };
+
 /// Gives the values of a draft their places.
-pub(super) fn placed(draft: &Draft, lines: Vec<Line>) -> Option<Program> {
+pub(super) fn placed(draft: &Draft, lines: Vec<Line>, bounds: Bounds) -> Option<Program> {
     let layouts = layouts(draft, &lines)?;
     let mut last_read = HashMap::new();
     for (at, line) in lines.iter().enumerate() {
@@ -34,14 +47,59 @@ pub(super) fn placed(draft: &Draft, lines: Vec<Line>) -> Option<Program> {
         reads.into_iter().chain([makes]).filter(|value| last_read[value] == at).for_each(|it| slots.free(it));
     }
     let n_numbers = |value: &Value| draft.extent(*value).n_numbers();
+    let number = match draft.precision {
+        Precision::F32 => size_of::<f32>(),
+        Precision::Bf16 => size_of::<Bf16>(),
+    };
+    let n_pictures = together(bounds.buffer, number * slots.ends[0], bounds.pictures);
+    let legs = legs(steps, |step| together(bounds.step, number * step.n_numbers(), n_pictures));
     Some(Program {
         n_inputs: draft.inputs.iter().map(n_numbers).collect(),
         n_answers: draft.answers.iter().map(n_numbers).collect(),
-        steps,
+        legs,
+        n_pictures,
         n_maps: slots.ends[0],
         n_rows: slots.ends[1],
         spare: Spare::of(draft.precision),
     })
+}
+
+/// So many pictures, at most `most`, that what each takes fits into `bytes`.
+fn together(bytes: usize, each: usize, most: usize) -> usize {
+    (bytes / each.max(1)).clamp(1, most)
+}
+
+/// Steps in their order, as legs of those that equally many pictures go through together.
+fn legs(steps: Vec<Step>, together: impl Fn(&Step) -> usize) -> Vec<Leg> {
+    let mut legs: Vec<Leg> = Vec::new();
+    for step in steps {
+        // A power of two, so that neighbours are more often alike.
+        let n_pictures = 1 << together(&step).ilog2();
+        match legs.last_mut().filter(|leg| leg.n_pictures == n_pictures) {
+            Some(leg) => leg.steps.push(step),
+            None => legs.push(Leg { n_pictures, steps: vec![step] }),
+        }
+    }
+    legs
+}
+
+impl Step {
+    /// Numbers of maps of one picture that it reads and writes.
+    fn n_numbers(&self) -> usize {
+        let n = |place: &Place| place.layout.picture();
+        match self {
+            Self::LayOut { to, .. } => n(to),
+            Self::Maps(Work { kind, to, .. }) | Self::Rows(Work { kind, to, .. }) => {
+                n(to)
+                    + match kind {
+                        Kind::Conv { of, summand, .. } => n(of) + summand.as_ref().map_or(0, n),
+                        Kind::Add { one, other } => n(one) + n(other),
+                        Kind::Copy { of } => n(of),
+                    }
+            }
+            Self::Sum { of, .. } | Self::Gather { of, .. } => n(of),
+        }
+    }
 }
 
 /// The layout of each value that a line makes. Values that are added to each other share one: its

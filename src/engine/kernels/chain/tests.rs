@@ -4,7 +4,10 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    slots::{BOUNDS, Bounds},
+    *,
+};
 use crate::engine::kernels::{Form, conv::Shape};
 
 /// Numbers in -1..1 from a linear congruential generator (Knuth, MMIX).
@@ -122,7 +125,12 @@ impl Case {
     }
 
     /// Makes the program, with the last value and every `every`th one behind the inputs as answers.
-    fn finish(mut self, n_inputs: usize, every: usize) -> (Program, Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    fn finish(
+        mut self,
+        n_inputs: usize,
+        every: usize,
+        bounds: Bounds,
+    ) -> (Program, Vec<Vec<f32>>, Vec<Vec<f32>>) {
         let mut expected = Vec::new();
         for (at, known) in self.known.iter().enumerate().skip(n_inputs) {
             if at + 1 == self.known.len() || at % every == 0 {
@@ -131,7 +139,7 @@ impl Case {
             }
         }
         let inputs = self.known[..n_inputs].iter().map(|known| known.pictures.clone()).collect();
-        (self.draft.finish().unwrap(), inputs, expected)
+        (self.draft.finish_within(bounds).unwrap(), inputs, expected)
     }
 }
 
@@ -176,7 +184,8 @@ proptest! {
     #[test]
     fn a_program_answers_what_its_steps_alone_answer(
         operations in operations(), sides in [1usize..20, 1usize..8, 1usize..8],
-        n_inputs in 1usize..3, n_pictures in 1usize..6, every in 1usize..5,
+        n_inputs in 1usize..3, n_pictures in 1usize..12, every in 1usize..5,
+        step in 1usize..20_000, buffer in 1usize..100_000, pictures in 1usize..9,
     ) {
         let [n_channels, height, width] = sides;
         for form in Form::all() {
@@ -187,7 +196,8 @@ proptest! {
                 continue;
             }
             let precision = case.draft.precision;
-            let (program, inputs, expected) = case.finish(n_inputs, every);
+            let bounds = Bounds { step, buffer, pictures };
+            let (program, inputs, expected) = case.finish(n_inputs, every, bounds);
             let first = answered(&program, &inputs, &expected);
             agree(precision, &first, &expected)?;
             // What another batch leaves behind changes nothing.
@@ -211,14 +221,14 @@ fn residual(form: Form) -> (Program, Vec<Vec<f32>>, Vec<Vec<f32>>) {
         case.ask(&(Asked::Relu, last + 4));
     }
     case.ask(&(Asked::Sum, case.known.len() - 1));
-    case.finish(1, usize::MAX)
+    case.finish(1, usize::MAX, BOUNDS)
 }
 
 #[test]
 fn additions_and_relus_are_done_within_convolutions_and_maps_share_slots() {
     for form in Form::all() {
         let (program, ..) = residual(form);
-        let names = program.steps.iter().map(|step| match step {
+        let names = program.legs.iter().flat_map(|leg| &leg.steps).map(|step| match step {
             Step::LayOut { .. } => 'l',
             Step::Maps(Work { kind: Kind::Conv { summand, .. }, activation: Activation::Relu, .. }) => {
                 if summand.is_some() {
@@ -234,6 +244,24 @@ fn additions_and_relus_are_done_within_convolutions_and_maps_share_slots() {
         assert_eq!(names.collect::<String>(), "lCSCSsg", "{form}");
         let of_one = 11 * 9 * 16_usize.next_multiple_of(form.n_lanes());
         assert!(program.n_maps <= 3 * (of_one + 32), "{form}: three slots are enough");
+    }
+}
+
+#[test]
+fn more_pictures_go_together_where_maps_are_smaller() {
+    let sides = |bytes: usize| Bounds { step: bytes, buffer: 1 << 20, pictures: 8 };
+    for form in Form::all() {
+        let n_together = |bytes: usize| {
+            let mut case = Case::new(form, &[Extent { n_channels: 16, height: 16, width: 16 }], 1);
+            let halved = Asked::Conv { n_outputs: 16, kernel: [3, 3], strides: [2, 2], padding: 1 };
+            (0..3).for_each(|last| case.ask(&(halved.clone(), last)));
+            let (program, ..) = case.finish(1, usize::MAX, sides(bytes));
+            program.legs.iter().map(|leg| leg.n_pictures).collect::<Vec<_>>()
+        };
+        assert_eq!(n_together(1 << 20), [8], "{form}: all steps together");
+        assert_eq!(n_together(1), [1], "{form}: each picture by itself");
+        let falling = n_together(40_000);
+        assert!(falling.len() > 1 && falling.is_sorted(), "{form}: {falling:?}");
     }
 }
 

@@ -109,59 +109,59 @@ impl<'a> Work<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn run_on(&self, machine: &mut impl Machine, n_pictures: usize, run: Run<'_, Bf16>) {
         let Run { input, input_layout: from, summand, output, .. } = run;
-        let mut room = Sums([[MaybeUninit::uninit(); N_SUMS * SUMS]; 2]);
-        let [sums, other] = room.0.each_mut().map(|sums| sums.as_mut_ptr().cast::<f32>());
-        let mut blocks = Blocks { work: self, machine, sums, other, before: None };
+        let mut room = Sums([MaybeUninit::uninit(); N_SUMS * SUMS]);
+        let mut blocks = Blocks { work: self, machine, sums: room.0.as_mut_ptr().cast() };
         let mut gathered = (self.reading == Reading::Gathered).then(|| Gathered::new(self));
         let groups: Vec<Group> = groups(self.conv.shape().n_outputs.div_ceil(TILE_OUTPUTS)).collect();
-        for picture in 0..n_pictures {
+        let output = output.as_mut_ptr();
+        let pictures = (0..n_pictures).map(|picture| {
             let input = &input[picture * from.picture()..][..from.picture()];
             let summand = summand.map_or(ptr::null(), |all| all[picture * self.to.picture()..].as_ptr());
-            let output = output[picture * self.to.picture()..].as_mut_ptr();
-            let block = |group: Group, pair: [Place; 2]| Block { group, pair, summand, output };
-            let pairs = self.strips.pairs().map(|pair| pair.map(|strip| self.place(strip)));
-            let in_place = |pair: [Place; 2]| pair.map(|place| input[place.input..].as_ptr());
-            // SAFETY: the caller's; each pixel of a strip has its taps in the picture, and gathered rows
-            // are as many as a strip has pixels.
-            unsafe {
-                match &mut gathered {
-                    // Pixels pass by the weights of one group after the other, which then stay near.
-                    None => {
-                        for &group in &groups {
+            (input, summand, output.wrapping_add(picture * self.to.picture()))
+        });
+        let pairs = self.strips.pairs().map(|pair| pair.map(|strip| self.place(strip)));
+        let pointers = |input: &[Bf16], pair: [Place; 2]| pair.map(|place| input[place.input..].as_ptr());
+        // SAFETY: the caller's; each pixel of a strip has its taps in the picture, and gathered rows are as
+        // many as a strip has pixels.
+        unsafe {
+            match &mut gathered {
+                // Pixels pass by the weights of one group after the other, which then stay near.
+                None => {
+                    for &group in &groups {
+                        for (input, summand, output) in pictures.clone() {
                             for pair in pairs.clone() {
-                                blocks.make(block(group, pair), in_place(pair), self.step);
+                                let block = Block { group, pair, summand, output };
+                                blocks.make(block, pointers(input, pair), self.step);
                             }
                         }
                     }
-                    Some(gathered) => {
-                        for pair in pairs {
-                            gathered.fill(self, in_place(pair));
+                }
+                Some(gathered) => {
+                    for (input, summand, output) in pictures {
+                        for pair in pairs.clone() {
+                            gathered.fill(self, pointers(input, pair));
                             let (pixels, step) = gathered.pixels();
-                            groups.iter().for_each(|&group| blocks.make(block(group, pair), pixels, step));
+                            for &group in &groups {
+                                blocks.make(Block { group, pair, summand, output }, pixels, step);
+                            }
                         }
                     }
                 }
             }
         }
-        // SAFETY: the caller's.
-        unsafe { blocks.finish() };
     }
 }
 
-/// Blocks on their way through the tiles. The sums of one are finished after the next was begun: vectors
-/// and tiles then have work at the same time.
+/// Where blocks are made: their sums are still near when they are finished.
 struct Blocks<'a, M> {
     work: &'a Work<'a>,
     machine: &'a mut M,
-    /// Places for the sums of a block, and those of the block before.
+    /// Places for the sums of a block.
     sums: *mut f32,
-    other: *mut f32,
-    before: Option<Block>,
 }
 
 impl<M: Machine> Blocks<'_, M> {
-    /// Makes the sums of a block of pixels, whose inputs are `step` numbers apart, and the answer of the
-    /// block before.
+    /// Makes the answer of a block of pixels, whose inputs are `step` numbers apart.
     ///
     /// # Safety
     /// AVX-512 with bf16; a machine shaped as [`Work::shapes`] says, rows of pixels for it, and pictures
@@ -181,28 +181,14 @@ impl<M: Machine> Blocks<'_, M> {
         // tiles of sums.
         unsafe {
             match block.group.n_registers {
-                1 => self.machine.multiply::<1>(&product),
-                _ => self.machine.multiply::<2>(&product),
-            }
-            self.finish();
-        }
-        self.before = Some(block);
-        std::mem::swap(&mut self.sums, &mut self.other);
-    }
-
-    /// Makes the answer of the block before, where there is one.
-    ///
-    /// # Safety
-    /// As for [`Blocks::make`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn finish(&mut self) {
-        let Some(block) = self.before.take() else { return };
-        // SAFETY: the caller's; its sums were the last to be made.
-        unsafe {
-            match block.group.n_registers {
-                1 => block.answers::<1>(self.work, self.other),
-                _ => block.answers::<2>(self.work, self.other),
+                1 => {
+                    self.machine.multiply::<1>(&product);
+                    block.answers::<1>(self.work, self.sums);
+                }
+                _ => {
+                    self.machine.multiply::<2>(&product);
+                    block.answers::<2>(self.work, self.sums);
+                }
             }
         }
     }
@@ -222,11 +208,10 @@ struct Place {
 const SUMS: usize = 16 * TILE_OUTPUTS;
 const N_SUMS: usize = 4;
 
-/// Sums of two blocks in turn: one is written while the other is read.
 #[repr(align(64))]
-struct Sums([[MaybeUninit<f32>; N_SUMS * SUMS]; 2]);
+struct Sums([MaybeUninit<f32>; N_SUMS * SUMS]);
 
-/// A block whose sums are made.
+/// A group of output channels of two strips of pixels.
 #[derive(Clone, Copy)]
 struct Block {
     group: Group,
