@@ -27,7 +27,7 @@ use super::{
 use crate::{
     error::Error,
     manifest::Version,
-    pool::{Answered, Claim, Model, ModelPool, Reply},
+    pool::{Answered, Claim, Model, ModelPool, Reply, end_round},
     task::{Answer, Input},
 };
 
@@ -143,7 +143,13 @@ async fn predict(
     respond(body, &timing)
 }
 
+/// Bytes that are cut into inputs in less than the time for which workers may be left asleep.
+const SHORT: usize = 16 << 10;
+
 async fn inputs(state: &AppState, takes: Takes, form: &Form, body: Bytes) -> Result<Vec<Input>, Refusal> {
+    if body.len() > SHORT && !matches!(form, Form::Image) {
+        end_round();
+    }
     let limits = &state.config().limits;
     match takes {
         Takes::Images => vision::inputs(body, form, limits).await.map_err(Refusal::from),

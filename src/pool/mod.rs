@@ -6,10 +6,11 @@
 //!
 //! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
 //! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides; `worker`
-//! runs, with `sessions`, a `batch` at a time, after `warm_up`. What is promised rests on `cost` (what
+//! runs, with `sessions`, a `batch` at a time, after `warm_up`; `bell` wakes it. What is promised rests on `cost` (what
 //! rows cost), `pace` (how the machine keeps up) and `demand` (what is owed by when).
 
 mod batch;
+mod bell;
 mod cost;
 mod demand;
 mod job;
@@ -34,6 +35,7 @@ use std::{
 };
 
 pub use self::{
+    bell::{end_round, ring_once_a_round},
     cost::{Best, Measured},
     model::{Model, State},
     policy::{Class, Rule},

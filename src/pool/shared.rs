@@ -4,14 +4,15 @@
 //! but the bell itself.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Instant,
 };
 
 use tokio::sync::watch;
 
 use crate::pool::{
     LoadModel,
+    bell::Bell,
     demand::{Ask, Forecast},
     job::Job,
     model::{self, Model, State},
@@ -23,8 +24,8 @@ use crate::pool::{
 /// What slots, workers and the pool share.
 pub(super) struct Shared {
     queue: Mutex<Queue>,
-    /// Signalled when there is work, and when there will be none.
-    work: Condvar,
+    /// Rung when there is work, and when there will be none.
+    bell: Bell,
     room: Arc<Room>,
     models: Vec<Arc<Model>>,
     /// Told whenever a model's state has changed.
@@ -43,7 +44,7 @@ impl Shared {
     pub(super) fn new(workers: usize, rule: Rule, room: Room, models: Vec<Arc<Model>>) -> Self {
         Self {
             queue: Mutex::new(Queue::new(&models, workers.max(1), rule)),
-            work: Condvar::new(),
+            bell: Bell::default(),
             room: Arc::new(room),
             models,
             progress: watch::Sender::new(()),
@@ -65,7 +66,7 @@ impl Shared {
     /// Sets how many workers there are meant to be; those beyond leave.
     pub(super) fn set_workers(&self, workers: usize) {
         self.queue().set_workers(workers);
-        self.work.notify_all();
+        self.bell.ring_now(usize::MAX);
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<()> {
@@ -116,10 +117,8 @@ impl Shared {
         jobs.into_iter().for_each(|job| queue.push(lane, job));
         let idle = queue.idle();
         drop(queue);
-        match n_jobs {
-            _ if idle == 0 => {}
-            1 => self.work.notify_one(),
-            _ => self.work.notify_all(),
+        if idle > 0 {
+            self.bell.ring(n_jobs);
         }
         Ok(())
     }
@@ -127,7 +126,7 @@ impl Shared {
     /// Queues the loading of a model.
     pub(super) fn load(&self, model: &Arc<Model>, load: LoadModel) {
         self.queue().push_urgent(Chore::Load { model: Arc::clone(model), load });
-        self.work.notify_one();
+        self.bell.ring_now(1);
     }
 
     /// Queues chores that wait until no request does.
@@ -135,7 +134,7 @@ impl Shared {
         let mut queue = self.queue();
         chores.for_each(|chore| queue.push_chore(chore));
         drop(queue);
-        self.work.notify_all();
+        self.bell.ring_now(usize::MAX);
     }
 
     /// Has a row of `model` measured again, where nothing else is to be done: what it is said to cost
@@ -147,7 +146,7 @@ impl Shared {
         if nothing_to_do && model.may_measure_again(Instant::now()) {
             queue.push_chore(Chore::Measure { model: Arc::clone(model), sample, rows: 1 });
             drop(queue);
-            self.work.notify_one();
+            self.bell.ring_now(1);
         }
     }
 
@@ -171,7 +170,7 @@ impl Shared {
         }
         let chores = self.queue().close();
         drop(chores);
-        self.work.notify_all();
+        self.bell.ring_now(usize::MAX);
         self.announce();
     }
 
@@ -194,13 +193,13 @@ impl Shared {
                 Errand::Leave => {
                     drop(queue);
                     // Whoever is woken for work that this worker leaves behind takes it.
-                    self.work.notify_one();
+                    self.bell.ring_now(1);
                     return None;
                 }
                 Errand::Rest(until) => queue = self.rest(queue, until),
                 errand => {
                     if queue.idle() > 0 && !queue.is_empty() {
-                        self.work.notify_one();
+                        self.bell.ring_now(1);
                     }
                     return Some(errand);
                 }
@@ -210,13 +209,7 @@ impl Shared {
 
     fn rest<'q>(&self, mut queue: MutexGuard<'q, Queue>, until: Option<Instant>) -> MutexGuard<'q, Queue> {
         queue.rests(Rests::Begin);
-        let mut queue = match until {
-            None => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            Some(until) => {
-                let wait = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
-                self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let mut queue = self.bell.wait(queue, until);
         queue.rests(Rests::End);
         queue
     }
