@@ -22,6 +22,8 @@ mod lanes;
 pub mod maps;
 #[cfg(target_arch = "x86_64")]
 mod moves;
+#[cfg(test)]
+mod noise;
 #[cfg(target_arch = "x86_64")]
 mod products;
 pub mod recurrent;

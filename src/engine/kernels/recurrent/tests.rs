@@ -7,14 +7,9 @@ use super::{
     *,
 };
 
-/// Numbers in -`by`..`by` from a linear congruential generator (Knuth, MMIX).
+/// Numbers in -`by`..`by`.
 fn noise(seed: u64, n: usize, by: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 23) as f32 - 1.0) * by
-    };
-    (0..n).map(|_| next()).collect()
+    super::super::noise::noise(seed, n).into_iter().map(|x| x * by).collect()
 }
 
 /// A cell and a batch for it.
