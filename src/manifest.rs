@@ -4,6 +4,7 @@
 //! reported at its own line.
 
 mod balance;
+mod detection;
 mod labels;
 mod precision;
 
@@ -14,7 +15,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{balance::Balance, labels::Labels, precision::Asked};
+pub use self::{
+    balance::Balance,
+    detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
+    labels::Labels,
+    precision::Asked,
+};
 
 /// One model folder's `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +54,7 @@ impl Manifest {
 #[serde(rename_all = "kebab-case")]
 pub enum TaskSpec {
     ImageClassification(ImageClassificationSpec),
+    FaceDetection(FaceDetectionSpec),
     TextClassification(TextClassificationSpec),
 }
 
@@ -56,6 +63,7 @@ impl TaskSpec {
     pub fn files(&self) -> Vec<&Path> {
         match self {
             Self::ImageClassification(spec) => spec.labels.file().into_iter().collect(),
+            Self::FaceDetection(spec) => spec.labels.file().into_iter().collect(),
             Self::TextClassification(spec) => {
                 spec.labels.file().into_iter().chain([spec.tokenizer.as_path()]).collect()
             }

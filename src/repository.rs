@@ -30,7 +30,7 @@ use crate::{
         kernels::{Form, Precision},
         tract::TractEngine,
     },
-    manifest::{BatchSpec, Manifest, ModelName, Version},
+    manifest::{BatchSpec, Manifest, ModelName, TaskSpec, Version},
     pool::{Declared, Loaded},
     task::{self, TaskOptions},
 };
@@ -165,6 +165,11 @@ impl Source {
             let manifest = Manifest::parse(&text).map_err(|reason| format!("{MANIFEST}: {reason}"))?;
             if manifest.batch.max_rows == 0 {
                 return Err(format!("{MANIFEST}: batch.max_rows is 0; allowed is 1 and more"));
+            }
+            if matches!(manifest.task, TaskSpec::FaceDetection(_)) && manifest.batch.max_rows > 1 {
+                // A batch would hold that many decoded pictures at once, and gain nothing by it.
+                let max_rows = manifest.batch.max_rows;
+                return Err(format!("{MANIFEST}: batch.max_rows is {max_rows}; a detector allows 1"));
             }
             return Ok(Some(Self::Manifest(Box::new(manifest))));
         }

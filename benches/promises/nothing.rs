@@ -7,7 +7,7 @@ use lepton::{
     error::Error,
     manifest::{BatchSpec, Version},
     pool::{Declared, Loaded},
-    task::{Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Task, Truncated},
+    task::{Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Task, Truncated, Weight},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -70,7 +70,7 @@ impl Task for Echo {
         &self.labels
     }
 
-    fn bucket(&self, _: usize) -> Bucket {
+    fn bucket(&self, _: Weight) -> Bucket {
         Bucket::Sure(0)
     }
 
@@ -84,7 +84,7 @@ impl Task for Echo {
         let scores = Ranked(self.labels.iter().map(scored).collect());
         match *frame {
             Frame::Text { tokens, truncated } => Ok(Answer::Text { tokens, truncated, scores }),
-            Frame::Image { .. } => Err(Error::Internal("an image's frame for a text".to_owned())),
+            _ => Err(Error::Internal("an image's frame for a text".to_owned())),
         }
     }
 

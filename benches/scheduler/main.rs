@@ -89,7 +89,8 @@ impl Contender {
         deadline: Duration,
     ) -> Result<Reply, lepton::error::Error> {
         let (class, balance) = (Class::Interactive, Balance::Fast);
-        let claim = Claim { arrived, deadline, bytes: input.n_bytes(), class, balance };
+        let claim =
+            Claim { arrived, deadline, weight: input.weight(), after: Duration::ZERO, class, balance };
         let mut replies = self.pool.reserve(&self.model, claim)?.submit(vec![input.clone()])?;
         replies.pop().ok_or_else(|| lepton::error::Error::malformed("no reply"))
     }

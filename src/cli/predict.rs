@@ -66,7 +66,7 @@ impl Predict {
         wait_until_ready(pool).await?;
         let model = pool.model(self.model.as_str())?;
         let form = match model.task().map_or("", |task| task.kind()) {
-            "image-classification" => Form::Picture,
+            "image-classification" | "face-detection" => Form::Picture,
             "text-classification" => Form::Lines,
             other => bail!("the task {other:?} of `{}` cannot be answered from files", self.model),
         };
@@ -221,7 +221,8 @@ impl<'p> Asked<'p> {
         let claim = || Claim {
             arrived: Instant::now(),
             deadline: NO_DEADLINE,
-            bytes: input.n_bytes(),
+            weight: input.weight(),
+            after: Duration::ZERO,
             class: Class::Interactive,
             balance: self.model.balance(),
         };

@@ -20,6 +20,8 @@ use crate::error::Error;
 pub(super) struct Parameters {
     /// The model to ask instead of the path's own.
     pub(super) model: Option<String>,
+    /// The long side that a detector is to scale pictures to.
+    pub(super) side: Option<u32>,
     /// How many of the ranked scores to answer; all where it is absent.
     pub(super) top_k: Option<usize>,
     /// The class, as it was written.
@@ -40,6 +42,7 @@ impl Parameters {
             }
             let again = match name.as_str() {
                 "model" => parameters.model.replace(value).is_some(),
+                "side" => parameters.side.replace(parse_side(&value)?).is_some(),
                 "top_k" => parameters.top_k.replace(parse_top_k(&value)?).is_some(),
                 "class" => parameters.class.replace(value).is_some(),
                 "balance" => parameters.balance.replace(value).is_some(),
@@ -61,6 +64,12 @@ fn unknown_parameter(name: &str, allowed: &[&str]) -> Error {
         names => format!("allowed are {}", names.join(", ")),
     };
     Error::malformed(format!("unknown query parameter `{}`; {allowed}", quote(name)))
+}
+
+fn parse_side(value: &str) -> Result<u32, Error> {
+    value
+        .parse()
+        .map_err(|_| Error::malformed(format!("side is `{}`; allowed is a number of pixels", quote(value))))
 }
 
 fn parse_top_k(value: &str) -> Result<usize, Error> {

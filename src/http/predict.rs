@@ -3,9 +3,14 @@
 //! Invariant: nothing of a body is read before a slot is held, and whatever ends this future, the
 //! caller's leaving included, drops the slot or the replies and with them the work.
 
-use std::{fmt::Write, sync::Arc, time::Instant};
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
+    body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderName, HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
@@ -28,12 +33,12 @@ use crate::{
     error::Error,
     manifest::Version,
     pool::{Answered, Claim, Model, ModelPool, Reply, end_round},
-    task::{Answer, Input},
+    task::{Answer, Input, Look, Weight},
 };
 
 /// `POST /v1/vision/classify`
 pub(super) async fn vision(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters = Parameters::parse(request.uri(), &["model", "top_k", "class", "balance"])?;
+    let parameters = Parameters::parse(request.uri(), &["model", "side", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
     let model = find(state.pool(), name)?;
     require(model, Takes::Images)?;
@@ -56,7 +61,7 @@ pub(super) async fn by_name(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
-    let parameters = Parameters::parse(request.uri(), &["top_k", "class", "balance"])?;
+    let parameters = Parameters::parse(request.uri(), &["side", "top_k", "class", "balance"])?;
     let model = find(state.pool(), &name)?;
     // Until a model is loaded nobody knows what it takes, and its slot is refused in any case.
     let takes = takes(model)?.unwrap_or(Takes::Images);
@@ -91,7 +96,7 @@ impl Takes {
 fn takes(model: &Model) -> Result<Option<Takes>, Error> {
     let Some(task) = model.task() else { return Ok(None) };
     match task.kind() {
-        "image-classification" => Ok(Some(Takes::Images)),
+        "image-classification" | "face-detection" => Ok(Some(Takes::Images)),
         "text-classification" => Ok(Some(Takes::Texts)),
         other => Err(Error::Internal(format!("no route knows the task {other}"))),
     }
@@ -109,6 +114,67 @@ fn require(model: &Model, wanted: Takes) -> Result<(), Error> {
     }
 }
 
+/// The long side that was asked for, if `model` has it; until a model is loaded nobody knows.
+fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, Error> {
+    let (Some(side), Some(task)) = (side, model.task()) else { return Ok(side) };
+    match task.sides() {
+        [] => Err(Error::malformed(format!(
+            "side is {side}, but the model `{}` lets nobody choose it: leave it out",
+            model.name()
+        ))),
+        sides if !sides.contains(&side) => {
+            let allowed = sides.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            Err(Error::malformed(format!("side is {side}; allowed are {allowed}")))
+        }
+        _ => Ok(Some(side)),
+    }
+}
+
+/// What a request's head asks for, whichever model answers, and its body.
+struct Asked {
+    arrived: Instant,
+    terms: Terms,
+    form: Form,
+    limits: BodyLimits,
+    /// Bytes of the body; 0 where it does not say.
+    declared: usize,
+    body: Body,
+}
+
+impl Asked {
+    fn of(
+        state: &AppState,
+        takes: Takes,
+        parameters: &Parameters,
+        request: Request,
+    ) -> Result<Self, Refusal> {
+        let config = state.config();
+        let arrived = request.extensions().get().map_or_else(Instant::now, |Arrival(at)| *at);
+        let terms = Terms::of(request.headers(), parameters, &config.pool)?;
+        let form = match takes {
+            Takes::Images => image_form(request.headers())?,
+            Takes::Texts => text_form(request.headers())?,
+        };
+        let (bytes, timeout) = (config.limits.body.0, config.server.body_timeout);
+        let limits = BodyLimits { bytes, timeout, arrived, deadline: terms.deadline };
+        let body = request.into_body();
+        let declared = declared_length(&body, limits.bytes)?.unwrap_or(0);
+        Ok(Self { arrived, terms, form, limits, declared, body })
+    }
+
+    /// The claim on `model`, which is asked first and alone, for a body of that weight.
+    fn claim(&self, model: &Model, weight: Weight) -> Claim {
+        Claim {
+            arrived: self.arrived,
+            deadline: self.terms.deadline,
+            weight,
+            after: Duration::ZERO,
+            class: self.terms.class,
+            balance: self.terms.balance.unwrap_or_else(|| model.balance()),
+        }
+    }
+}
+
 async fn predict(
     state: &AppState,
     model: &Arc<Model>,
@@ -116,30 +182,24 @@ async fn predict(
     parameters: &Parameters,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let config = state.config();
-    let arrived = request.extensions().get().map_or_else(Instant::now, |Arrival(at)| *at);
-    let Terms { deadline, class, balance } = Terms::of(request.headers(), parameters, &config.pool)?;
-    let balance = balance.unwrap_or_else(|| model.balance());
-    let form = match takes {
-        Takes::Images => image_form(request.headers())?,
-        Takes::Texts => text_form(request.headers())?,
-    };
-    let limits =
-        BodyLimits { bytes: config.limits.body.0, timeout: config.server.body_timeout, arrived, deadline };
-    let body = request.into_body();
-    let declared = declared_length(&body, limits.bytes)?;
-
-    let claim = Claim { arrived, deadline, bytes: declared.unwrap_or(0), class, balance };
+    let side = side_of(model, parameters.side)?;
+    let asked = Asked::of(state, takes, parameters, request)?;
+    let claim = asked.claim(model, Weight { bytes: asked.declared, side });
     let mut slot = state.pool().reserve(model, claim)?;
-    let body = read(body, limits, |bytes| slot.grow(bytes)).await?;
-    let replies = slot.submit(inputs(state, takes, &form, body).await?)?;
-    let answered = tokio::time::timeout_at((arrived + deadline).into(), all(replies, takes.list()))
+    let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
+    let mut inputs = inputs(state, takes, &asked.form, body).await?;
+    if side.is_some() {
+        inputs = inputs.into_iter().map(|input| input.looked_at(Look { side })).collect();
+    }
+    let replies = slot.submit(inputs)?;
+    let Terms { deadline, class, .. } = asked.terms;
+    let answered = tokio::time::timeout_at((asked.arrived + deadline).into(), all(replies, takes.list()))
         .await
         .map_err(|_| Error::DeadlineExceeded { deadline })??;
 
     let body = body_of(model, &answered, parameters.top_k.unwrap_or(usize::MAX))?;
     let costs = answered.iter().map(|answered| &answered.cost);
-    let timing = ServerTiming::of(costs, arrived.elapsed(), class, balance);
+    let timing = ServerTiming::of(costs, asked.arrived.elapsed(), class, claim.balance);
     respond(body, &timing)
 }
 
@@ -186,7 +246,10 @@ fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>
     for Answered { answer, .. } in answered {
         match answer {
             Answer::Image { width, height, region, scores } => {
-                images.push(ImageBody::new((*width, *height), *region, scores, top_k));
+                images.push(ImageBody::whole((*width, *height), *region, scores, top_k));
+            }
+            Answer::Faces { width, height, faces } => {
+                images.push(ImageBody::found((*width, *height), faces));
             }
             Answer::Text { tokens, truncated, scores } => {
                 results.push(TextBody::new(*tokens, *truncated, scores, top_k));

@@ -15,7 +15,7 @@ use crate::{
     config::LimitsConfig,
     error::Error,
     image::Rect,
-    task::{Input, Ranked},
+    task::{Area, Face, Input, Ranked},
 };
 
 /// What several images are called, in requests and in refusals.
@@ -47,15 +47,26 @@ pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> R
 pub(crate) struct ImageBody<'a> {
     width: u32,
     height: u32,
-    faces: [FaceBody<'a>; 1],
+    faces: Vec<FaceBody<'a>>,
 }
 
 /// One region of an image, and what it shows.
 #[derive(Serialize)]
 struct FaceBody<'a> {
     r#box: BoxBody,
-    /// How sure the detector is of the region; null where the model has none.
+    /// How sure the detector is of the region; null where there is none.
     confidence: Option<f32>,
+    /// Left out where no classifier was asked.
+    #[serde(flatten)]
+    verdict: Option<VerdictBody<'a>>,
+    /// Left eye, right eye, nose, left and right corner of the mouth, where the detector finds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    landmarks: Option<[PointBody; 5]>,
+}
+
+/// What a region shows.
+#[derive(Serialize)]
+struct VerdictBody<'a> {
     label: Option<&'a str>,
     score: Option<f32>,
     scores: Vec<ScoreBody<'a>>,
@@ -63,27 +74,81 @@ struct FaceBody<'a> {
 
 /// A region in pixels of the upright original.
 #[derive(Serialize)]
-struct BoxBody {
-    x: u32,
-    y: u32,
-    width: u32,
-    height: u32,
+#[serde(untagged)]
+enum BoxBody {
+    /// In whole pixels.
+    Region {
+        x: u32,
+        y: u32,
+        width: u32,
+        height: u32,
+    },
+    Area {
+        x: f32,
+        y: f32,
+        width: f32,
+        height: f32,
+    },
+}
+
+/// A point in pixels of the upright original.
+#[derive(Serialize)]
+struct PointBody {
+    x: f32,
+    y: f32,
 }
 
 impl<'a> ImageBody<'a> {
     /// An answer about one region, its scores cut to the best `top_k`.
-    pub(crate) fn new((width, height): (u32, u32), region: Rect, scores: &'a Ranked, top_k: usize) -> Self {
+    pub(crate) fn whole((width, height): (u32, u32), region: Rect, scores: &'a Ranked, top_k: usize) -> Self {
         let Rect { x, y, width: box_width, height: box_height } = region;
-        let best = scores.0.first();
         let face = FaceBody {
-            r#box: BoxBody { x, y, width: box_width, height: box_height },
+            r#box: BoxBody::Region { x, y, width: box_width, height: box_height },
             confidence: None,
+            verdict: Some(VerdictBody::of(Some(scores), top_k)),
+            landmarks: None,
+        };
+        Self { width, height, faces: vec![face] }
+    }
+
+    /// What a detector found, and nothing of what the faces show.
+    pub(crate) fn found((width, height): (u32, u32), faces: &[Face]) -> Self {
+        Self { width, height, faces: faces.iter().map(|face| FaceBody::of(face, None)).collect() }
+    }
+}
+
+impl<'a> FaceBody<'a> {
+    fn of(face: &Face, verdict: Option<VerdictBody<'a>>) -> Self {
+        let Area { x, y, width, height } = face.area;
+        // The far edges are rounded, and not the lengths, so that a box stays within the picture.
+        let (left, top) = (hundredths(x), hundredths(y));
+        let (width, height) =
+            (hundredths(hundredths(x + width) - left), hundredths(hundredths(y + height) - top));
+        let point = |[x, y]: [f32; 2]| PointBody { x: hundredths(x), y: hundredths(y) };
+        Self {
+            r#box: BoxBody::Area { x: left, y: top, width, height },
+            confidence: Some(face.confidence),
+            verdict,
+            landmarks: face.landmarks.map(|marks| marks.map(point)),
+        }
+    }
+}
+
+impl<'a> VerdictBody<'a> {
+    /// Scores cut to the best `top_k`; nothing where none were made.
+    fn of(scores: Option<&'a Ranked>, top_k: usize) -> Self {
+        let best = scores.and_then(|scores| scores.0.first());
+        Self {
             label: best.map(|scored| &*scored.label),
             score: best.map(|scored| scored.score),
-            scores: ScoreBody::best(scores, top_k),
-        };
-        Self { width, height, faces: [face] }
+            scores: scores.map_or_else(Vec::new, |scores| ScoreBody::best(scores, top_k)),
+        }
     }
+}
+
+/// Hundredths of a pixel are finer than any detector is.
+fn hundredths(pixels: f32) -> f32 {
+    ((f64::from(pixels) * 100.0).round() / 100.0) as f32
 }
 
 #[cfg(test)]
@@ -141,7 +206,17 @@ mod tests {
         let scored = |label: &str, score| Scored { label: label.into(), score };
         let ranked = Ranked(vec![scored("happiness", 0.9), scored("neutral", 0.1)]);
         let region = Rect { x: 0, y: 0, width: 64, height: 48 };
-        let image = ImageBody::new((64, 48), region, &ranked, 1);
+        let image = ImageBody::whole((64, 48), region, &ranked, 1);
         insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @r#"{"width":64,"height":48,"faces":[{"box":{"x":0,"y":0,"width":64,"height":48},"confidence":null,"label":"happiness","score":0.9,"scores":[{"label":"happiness","score":0.9}]}]}"#);
+    }
+
+    #[test]
+    fn what_a_detector_found_has_boxes_and_landmarks_and_no_label() {
+        let area = Area { x: 10.004, y: 0.0, width: 53.996, height: 47.123_4 };
+        let face = |landmarks| Face { area, confidence: 0.75, landmarks };
+        let marks = [[1.0, 2.0], [3.0, 4.126], [-0.5, 6.0], [7.0, 8.0], [9.0, 10.0]];
+        let faces = [face(Some(marks)), face(None)];
+        insta::assert_snapshot!(serde_json::to_string(&ImageBody::found((64, 48), &faces)).unwrap(), @r#"{"width":64,"height":48,"faces":[{"box":{"x":10.0,"y":0.0,"width":54.0,"height":47.12},"confidence":0.75,"landmarks":[{"x":1.0,"y":2.0},{"x":3.0,"y":4.13},{"x":-0.5,"y":6.0},{"x":7.0,"y":8.0},{"x":9.0,"y":10.0}]},{"box":{"x":10.0,"y":0.0,"width":54.0,"height":47.12},"confidence":0.75}]}"#);
+        insta::assert_snapshot!(serde_json::to_string(&ImageBody::found((64, 48), &[])).unwrap(), @r#"{"width":64,"height":48,"faces":[]}"#);
     }
 }

@@ -6,7 +6,8 @@
 //! - `decode` tells formats apart; `jpeg`, `png` and `webp` `survey` a file before its decoder runs,
 //!   and keep of the decoder's `layout` what is wanted.
 //! - `orientation` and `geometry` are arithmetic: which samples of the stored picture a row shows.
-//! - `resize` fills a row.
+//! - `resize` fills a row with a region, `letterbox` one with a whole picture; `samples` turns levels into
+//!   the numbers that a network takes.
 
 mod decode;
 mod geometry;
@@ -14,13 +15,16 @@ mod geometry;
 mod golden;
 mod jpeg;
 mod layout;
+mod letterbox;
 mod orientation;
 mod png;
 mod resize;
+mod samples;
 mod survey;
 mod webp;
 
 use crate::error::Error;
+pub use letterbox::{Letterbox, Letterboxing};
 use orientation::Orientation;
 pub use resize::Preprocessing;
 
@@ -103,6 +107,18 @@ impl Picture {
     /// What each pixel holds.
     pub fn channels(&self) -> Channels {
         self.channels
+    }
+
+    /// The bytes that its samples take.
+    pub fn n_bytes(&self) -> usize {
+        self.samples.len()
+    }
+}
+
+/// The samples would only fill a log.
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({} x {}, {:?})", self.width(), self.height(), self.channels)
     }
 }
 

@@ -12,48 +12,38 @@ use fast_image_resize::{
 use super::{
     Channels, Picture, Rect, Size,
     geometry::{Placement, place},
-    luma,
+    samples::{Padding, Samples},
 };
 use crate::{
     error::Error,
-    manifest::{Color, Filter, Fit, ImageInputSpec},
+    manifest::{Filter, Fit, ImageInputSpec},
 };
 
 /// How a region of a picture becomes a row: made once from the manifest.
 #[derive(Debug, Clone)]
 pub struct Preprocessing {
     size: Size,
-    color: Color,
     fit: Fit,
     filter: Filter,
-    /// For each channel in the network's order, what each of the 256 levels becomes.
-    levels: Vec<[f32; 256]>,
+    samples: Samples,
 }
 
 impl Preprocessing {
     /// Takes a spec whose `mean` and `std` hold one value, or one per channel.
     pub fn new(spec: &ImageInputSpec) -> Self {
-        let pick = |values: &[f32], channel: usize, otherwise: f32| {
-            values.get(channel).or(values.first()).copied().unwrap_or(otherwise)
-        };
-        let levels = (0..channels(spec.color).count())
-            .map(|channel| {
-                let (mean, std) = (pick(&spec.mean, channel, 0.0), pick(&spec.std, channel, 1.0));
-                std::array::from_fn(|level| (level as f32 * spec.scale - mean) / std)
-            })
-            .collect();
         let size = Size { width: spec.width, height: spec.height };
-        Self { size, color: spec.color, fit: spec.fit, filter: spec.filter, levels }
+        let samples = Samples::new(spec.color, spec.scale, &spec.mean, &spec.std);
+        Self { size, fit: spec.fit, filter: spec.filter, samples }
     }
 
     /// What [`Picture::decode`] should keep.
     pub fn channels(&self) -> Channels {
-        channels(self.color)
+        self.samples.channels()
     }
 
     /// The row's shape: channels, height, width.
     pub fn shape(&self) -> [usize; 3] {
-        [self.levels.len(), self.size.height as usize, self.size.width as usize]
+        [self.channels().count(), self.size.height as usize, self.size.width as usize]
     }
 
     /// Fills one row, channel by channel, with `region` of the upright picture. Padding is black.
@@ -61,6 +51,20 @@ impl Preprocessing {
     /// # Errors
     /// [`Error::Invalid`] for a region that is empty or not within the picture.
     pub fn row(&self, picture: &Picture, region: Rect) -> Result<Vec<f32>, Error> {
+        let (resized, target) = self.resized(picture, region)?;
+        Ok(self.samples.row(&resized, [target.x, target.y], self.size, Padding::Black))
+    }
+
+    /// Cuts `region` out of a picture, no larger than a row shows it: the cut's own row is the region's.
+    ///
+    /// # Errors
+    /// As [`Preprocessing::row`].
+    pub fn cut(&self, picture: &Picture, region: Rect) -> Result<Picture, Error> {
+        self.resized(picture, region).map(|(resized, _)| resized)
+    }
+
+    /// What a row shows of `region`, in its size, and where.
+    fn resized(&self, picture: &Picture, region: Rect) -> Result<(Picture, Rect), Error> {
         let (width, height) = (picture.width(), picture.height());
         let within = |from: u32, length: u32, of: u32| {
             length > 0 && from.checked_add(length).is_some_and(|end| end <= of)
@@ -72,77 +76,28 @@ impl Preprocessing {
             )));
         }
         let Placement { source, target } = place(region, self.size, self.fit);
-        let stored = picture.orientation.to_stored(source, picture.stored);
-        let stored_target = picture.orientation.turn(Size { width: target.width, height: target.height });
-        let pixels = resize(picture, stored, stored_target, self.filter)?;
-        Ok(self.normalise(picture, &pixels, stored_target, target))
+        let size = Size { width: target.width, height: target.height };
+        Ok((resize(picture, source, size, self.filter)?, target))
     }
 
     /// Fills one row, channel by channel, with the levels that `draw` gives for channel, x and y.
     pub fn drawn(&self, draw: impl Fn(usize, u32, u32) -> u8) -> Vec<f32> {
-        let draw = &draw;
-        let plane = |(channel, levels): (usize, &'_ [f32; 256])| {
-            let levels = *levels;
-            let line = move |y| (0..self.size.width).map(move |x| levels[usize::from(draw(channel, x, y))]);
-            (0..self.size.height).flat_map(line)
-        };
-        self.levels.iter().enumerate().flat_map(plane).collect()
-    }
-
-    fn normalise(&self, picture: &Picture, pixels: &[u8], stored: Size, target: Rect) -> Vec<f32> {
-        let walk = picture.orientation.walk(stored);
-        let plane = self.size.pixels() as usize;
-        let mut row: Vec<f32> =
-            self.levels.iter().flat_map(|levels| std::iter::repeat_n(levels[0], plane)).collect();
-        for (channel, (levels, plane)) in self.levels.iter().zip(row.chunks_exact_mut(plane)).enumerate() {
-            let sample = self.sampler(picture.channels, channel);
-            let lines = plane.chunks_exact_mut(self.size.width as usize);
-            for (y, line) in lines.skip(target.y as usize).take(target.height as usize).enumerate() {
-                let start = walk.origin + y as isize * walk.down;
-                let line = &mut line[target.x as usize..][..target.width as usize];
-                for (x, value) in line.iter_mut().enumerate() {
-                    let at = (start + x as isize * walk.right) as usize;
-                    *value = levels[usize::from(sample(pixels, at))];
-                }
-            }
-        }
-        row
-    }
-
-    /// How a pixel's sample for one of the network's channels is found among those that are held.
-    fn sampler(&self, held: Channels, channel: usize) -> fn(&[u8], usize) -> u8 {
-        match (held, self.color, channel) {
-            (Channels::Gray, _, _) => |pixels, at| pixels[at],
-            (Channels::Rgb, Color::Gray, _) => {
-                |pixels, at| luma(pixels[at * 3], pixels[at * 3 + 1], pixels[at * 3 + 2])
-            }
-            (Channels::Rgb, Color::Rgb, 0) | (Channels::Rgb, Color::Bgr, 2) => |pixels, at| pixels[at * 3],
-            (Channels::Rgb, Color::Rgb, 2) | (Channels::Rgb, Color::Bgr, 0) => {
-                |pixels, at| pixels[at * 3 + 2]
-            }
-            (Channels::Rgb, _, _) => |pixels, at| pixels[at * 3 + 1],
-        }
+        self.samples.drawn(self.size, draw)
     }
 }
 
-fn channels(color: Color) -> Channels {
-    match color {
-        Color::Gray => Channels::Gray,
-        Color::Rgb | Color::Bgr => Channels::Rgb,
-    }
-}
-
-/// Resizes a part of the stored samples. The part is cut out as a view of its own, since the
-/// resizer's own cropping counts wrongly where an outermost weight is exactly zero (6.1.0).
-fn resize(picture: &Picture, part: Rect, target: Size, filter: Filter) -> Result<Vec<u8>, Error> {
-    let pixel = match picture.channels {
+/// Resizes a part of an upright picture. The part is cut out as a view of its own, since the resizer's
+/// own cropping counts wrongly where an outermost weight is exactly zero (6.1.0).
+pub(super) fn resize(picture: &Picture, part: Rect, target: Size, filter: Filter) -> Result<Picture, Error> {
+    let Picture { samples, channels, stored, orientation } = picture;
+    let (part, target) = (orientation.to_stored(part, *stored), orientation.turn(target));
+    let pixel = match channels {
         Channels::Gray => PixelType::U8,
         Channels::Rgb => PixelType::U8x3,
     };
     let fault =
         |reason: &dyn std::fmt::Display| Error::Internal(format!("cannot resize a picture: {reason}"));
-    let Size { width, height } = picture.stored;
-    let whole = ImageRef::new(width, height, &picture.samples, pixel).map_err(|e| fault(&e))?;
+    let whole = ImageRef::new(stored.width, stored.height, samples, pixel).map_err(|e| fault(&e))?;
     let source = CroppedImage::new(&whole, part.x, part.y, part.width, part.height).map_err(|e| fault(&e))?;
     let mut resized = Image::new(target.width, target.height, pixel);
     let filter = match filter {
@@ -151,7 +106,12 @@ fn resize(picture: &Picture, part: Rect, target: Size, filter: Filter) -> Result
     };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     Resizer::new().resize(&source, &mut resized, &options).map_err(|e| fault(&e))?;
-    Ok(resized.into_vec())
+    Ok(Picture {
+        samples: resized.into_vec(),
+        channels: *channels,
+        stored: target,
+        orientation: *orientation,
+    })
 }
 
 #[cfg(test)]
@@ -159,9 +119,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::{ImageLimits, golden::GOLDEN, pictures},
+        super::{ImageLimits, golden::GOLDEN, luma, pictures},
         *,
     };
+    use crate::manifest::Color;
 
     const LIMITS: ImageLimits = ImageLimits { pixels: 1_000_000, side: 8192, memory: 1 << 28 };
 
@@ -274,6 +235,27 @@ mod tests {
                 let worst = row.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(worst <= tolerance, "orientation {orientation}: {worst} levels");
             }
+        }
+    }
+
+    #[test]
+    fn the_row_of_a_cut_is_the_row_of_its_region() {
+        let upright = pictures::smooth(64, 40);
+        let region = Rect { x: 6, y: 2, width: 50, height: 30 };
+        for (orientation, fit, color) in [
+            (1, Fit::Cover, Color::Rgb),
+            (6, Fit::Contain, Color::Gray),
+            (7, Fit::Stretch, Color::Bgr),
+            (8, Fit::Cover, Color::Gray),
+        ] {
+            let stored = pictures::stored_as(&upright, orientation);
+            let picture = decoded(&pictures::oriented_png(&stored, orientation), Channels::Rgb);
+            let preprocessing = Preprocessing::new(&ImageInputSpec { fit, ..plain(16, 24, color) });
+            let cut = preprocessing.cut(&picture, region).unwrap();
+            assert!(cut.width() <= 16 && cut.height() <= 24);
+            let (whole, of_cut) =
+                (preprocessing.row(&picture, region).unwrap(), preprocessing.row(&cut, cut.whole()).unwrap());
+            assert_eq!(whole, of_cut, "orientation {orientation}, {fit:?}");
         }
     }
 

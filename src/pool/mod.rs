@@ -165,6 +165,12 @@ impl ModelPool {
         Slot::reserve(model, &self.shared, claim)
     }
 
+    /// As [`ModelPool::reserve`], for a model that is asked after another one has answered: the time of one
+    /// row is owed from now on.
+    pub fn hold(&self, model: &Arc<Model>, claim: Claim) -> Result<Slot, Error> {
+        Slot::hold(model, &self.shared, claim)
+    }
+
     /// Waits until every model has answered its warm-up, or one has failed: its name and why.
     pub async fn ready(&self) -> Result<(), (ModelName, String)> {
         let mut progress = self.shared.progress();

@@ -138,6 +138,16 @@ impl Queue {
         !self.chores.is_empty()
     }
 
+    /// Owes time to a request whose jobs come later.
+    pub(super) fn hold(&mut self, due: Instant, work: Duration) {
+        self.demand.add(due, work);
+    }
+
+    /// Ends what was owed by [`Queue::hold`].
+    pub(super) fn release(&mut self, due: Instant, work: Duration) {
+        self.demand.remove(due, work);
+    }
+
     /// Queues a job in its model's lane.
     pub(super) fn push(&mut self, lane: usize, job: Job) {
         self.demand.add(job.due(), job.terms.charge);

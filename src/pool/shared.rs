@@ -32,6 +32,15 @@ pub(super) struct Shared {
     progress: watch::Sender<()>,
 }
 
+/// Where jobs are to be queued, and on which terms.
+pub(super) struct Entry {
+    pub(super) lane: usize,
+    pub(super) ask: Ask,
+    pub(super) class: Class,
+    /// What is owed to them already, due as they are.
+    pub(super) held: Duration,
+}
+
 /// Why jobs were not queued.
 pub(super) enum NotQueued {
     /// The pool is closing.
@@ -95,16 +104,34 @@ impl Shared {
         }
     }
 
+    /// Owes a request time whose inputs are not known yet, where that breaks no promise.
+    pub(super) fn hold(&self, ask: Ask, class: Class) -> Result<(), Forecast> {
+        let mut queue = self.queue();
+        let forecast = queue.forecast(ask, class, Instant::now());
+        if !forecast.excess.is_zero() {
+            return Err(forecast);
+        }
+        queue.hold(ask.due, ask.whole);
+        Ok(())
+    }
+
+    /// Ends what was owed by [`Shared::hold`].
+    pub(super) fn release(&self, due: Instant, work: Duration) {
+        self.queue().release(due, work);
+    }
+
     /// Queues jobs, all at once so that workers share them, where that breaks no promise. `jobs`
-    /// makes them, told the forecast that they were accepted with.
+    /// makes them, told the forecast that they were accepted with. What was held for them is owed no more.
     pub(super) fn push(
         &self,
-        lane: usize,
-        ask: Ask,
-        class: Class,
+        entry: Entry,
         jobs: impl FnOnce(Forecast) -> Vec<Job>,
     ) -> Result<(), NotQueued> {
+        let Entry { lane, ask, class, held } = entry;
         let mut queue = self.queue();
+        if !held.is_zero() {
+            queue.release(ask.due, held);
+        }
         if queue.is_closed() {
             return Err(NotQueued::Closed);
         }

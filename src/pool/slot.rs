@@ -23,9 +23,9 @@ use crate::{
         model::{Model, RETRY_LOADING, Waiting},
         place::{Full, Place},
         policy::Class,
-        shared::{NotQueued, Shared},
+        shared::{Entry, NotQueued, Shared},
     },
-    task::Input,
+    task::{Input, Weight},
 };
 
 /// What a request asks for before its body is read.
@@ -35,12 +35,25 @@ pub struct Claim {
     pub arrived: Instant,
     /// How long after that the answer is of use.
     pub deadline: Duration,
-    /// Bytes of body that were declared; 0 where the length is unknown.
-    pub bytes: usize,
+    /// What is known of the body: the bytes that were declared, and the side that was asked for.
+    pub weight: Weight,
+    /// How much of the time another model needs after this one: the answer is due so much sooner.
+    pub after: Duration,
     /// Which work goes first.
     pub class: Class,
     /// Whether a worker may wait for company.
     pub balance: Balance,
+}
+
+impl Claim {
+    /// How long after the request's arrival this model has to answer.
+    fn time(&self) -> Duration {
+        self.deadline.saturating_sub(self.after)
+    }
+
+    fn due(&self) -> Instant {
+        self.arrived + self.time()
+    }
 }
 
 /// A reserved place. Dropping it gives the place back.
@@ -49,6 +62,22 @@ pub struct Slot {
     shared: Arc<Shared>,
     claim: Claim,
     place: Place,
+    held: Option<Held>,
+}
+
+/// CPU time that is owed to a request whose inputs are not known yet. Dropping it ends that.
+struct Held {
+    shared: Arc<Shared>,
+    due: Instant,
+    work: Duration,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.work.is_zero() {
+            self.shared.release(self.due, self.work);
+        }
+    }
 }
 
 impl Slot {
@@ -59,18 +88,15 @@ impl Slot {
             return Err(error);
         }
         // What is declared is most likely one input. Where it is many, `submit` looks again.
-        let charge = charge(model, claim.bytes);
-        let due = claim.arrived + claim.deadline;
-        let ask = Ask { due, whole: charge, longest: charge, company: company(model, claim.bytes) };
-        let forecast = shared.forecast(ask, claim.class);
+        let forecast = shared.forecast(ask_of(model, &claim), claim.class);
         if !forecast.excess.is_zero() {
-            return Err(too_late(model, shared, &claim, claim.bytes, forecast));
+            return Err(too_late(model, shared, &claim, claim.weight, forecast));
         }
         // What is declared has to fit now, and is taken as it arrives: who declares much and sends
         // slowly holds no room that others could use.
         let take = || {
-            let mut place = Place::take(shared.room(), model.share(), claim.bytes)?;
-            place.shrink(claim.bytes);
+            let mut place = Place::take(shared.room(), model.share(), claim.weight.bytes)?;
+            place.shrink(claim.weight.bytes);
             Ok(place)
         };
         // Those who have gone hold room, too, until somebody looks.
@@ -79,7 +105,24 @@ impl Slot {
             take()
         });
         let place = place.map_err(|full| queue_full(full, forecast.finish))?;
-        Ok(Self { model: Arc::clone(model), shared: Arc::clone(shared), claim, place })
+        Ok(Self { model: Arc::clone(model), shared: Arc::clone(shared), claim, place, held: None })
+    }
+
+    /// As [`Slot::reserve`], and owes the request the time of one row from now on, so that nobody else is
+    /// promised it before the inputs are known: for what comes after another model's answer.
+    pub(super) fn hold(model: &Arc<Model>, shared: &Arc<Shared>, claim: Claim) -> Result<Self, Error> {
+        let mut slot = Self::reserve(model, shared, claim)?;
+        let ask = ask_of(model, &claim);
+        shared
+            .hold(ask, claim.class)
+            .map_err(|forecast| too_late(model, shared, &claim, claim.weight, forecast))?;
+        slot.held = Some(Held { shared: Arc::clone(shared), due: ask.due, work: ask.whole });
+        Ok(slot)
+    }
+
+    /// How long one row is likely to take, from the moment that a worker begins with it.
+    pub fn takes(&self) -> Duration {
+        charge(&self.model, self.claim.weight).mul_f64(self.shared.stretch())
     }
 
     /// Reserves bytes as a body arrives.
@@ -98,29 +141,28 @@ impl Slot {
         if let Err(full) = self.place.grow(inputs.len().saturating_sub(1), more_bytes) {
             return Err(queue_full(full, self.backlog()));
         }
-        let charges: Vec<Duration> =
-            inputs.iter().map(|input| charge(&self.model, input.n_bytes())).collect();
-        let due = self.claim.arrived + self.claim.deadline;
-        let longest = charges.iter().max().copied().unwrap_or_default();
-        let largest = inputs.iter().map(Input::n_bytes).max().unwrap_or_default();
-        let company = company(&self.model, largest);
-        let ask = Ask { due, whole: charges.iter().sum(), longest, company };
+        let charges: Vec<Duration> = inputs.iter().map(|input| charge(&self.model, input.weight())).collect();
+        let due = self.claim.due();
+        let dearest = inputs.iter().map(Input::weight).zip(&charges).max_by_key(|(_, charge)| **charge);
+        let (dearest, longest) = dearest.map_or_else(Default::default, |(weight, charge)| (weight, *charge));
+        let ask = Ask { due, whole: charges.iter().sum(), longest, company: company(&self.model, dearest) };
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
-        let Self { model, shared, claim, place } = &mut self;
+        let Self { model, shared, claim, place, held } = &mut self;
         let jobs = |forecast: Forecast| {
             let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1);
             let job = |(input, charge): (Input, Duration)| {
                 let (sender, receiver) = oneshot::channel();
                 replies.push(Reply { receiver });
-                let bytes = input.n_bytes();
+                let weight = input.weight();
+                let bytes = weight.bytes;
                 Job {
-                    matter: Matter::Input { bucket: task.bucket(bytes), input },
+                    matter: Matter::Input { bucket: task.bucket(weight), input },
                     caller: Caller {
                         arrived: claim.arrived,
                         queued,
-                        deadline: claim.deadline,
+                        deadline: claim.time(),
                         predicted,
                         reply: sender,
                         span: span.clone(),
@@ -132,46 +174,54 @@ impl Slot {
             };
             inputs.into_iter().zip(charges).map(job).collect()
         };
-        match shared.push(model.lane(), ask, claim.class, jobs) {
+        let held = held.as_mut().map_or(Duration::ZERO, |held| std::mem::take(&mut held.work));
+        match shared.push(Entry { lane: model.lane(), ask, class: claim.class, held }, jobs) {
             Ok(()) => Ok(replies),
             Err(NotQueued::Closed) => {
                 let reason = "the server is stopping".into();
                 Err(Error::Unavailable { reason, retry_after: RETRY_LOADING })
             }
-            Err(NotQueued::Late(forecast)) => Err(too_late(model, shared, claim, largest, forecast)),
+            Err(NotQueued::Late(forecast)) => Err(too_late(model, shared, claim, dearest, forecast)),
         }
     }
 
     /// How long an answer would take, whatever the request.
     fn backlog(&self) -> Duration {
-        let due = self.claim.arrived + self.claim.deadline;
-        let none = Duration::ZERO;
+        let (due, none) = (self.claim.due(), Duration::ZERO);
         let ask = Ask { due, whole: none, longest: none, company: none };
         self.shared.forecast(ask, self.claim.class).finish
     }
 }
 
-/// CPU time that an input of so many bytes is likely to take.
-fn charge(model: &Model, bytes: usize) -> Duration {
-    model.task().map_or(Duration::ZERO, |task| model.row_cost(task.bucket(bytes).number(), bytes))
+/// What a request asks for of which no more than its claim is known.
+fn ask_of(model: &Model, claim: &Claim) -> Ask {
+    let charge = charge(model, claim.weight);
+    Ask { due: claim.due(), whole: charge, longest: charge, company: company(model, claim.weight) }
+}
+
+/// CPU time that an input of that weight is likely to take.
+fn charge(model: &Model, weight: Weight) -> Duration {
+    model.task().map_or(Duration::ZERO, |task| model.row_cost(task.bucket(weight).number(), weight.bytes))
 }
 
 /// How much longer than alone such an input's row takes in a batch that is as large as pays.
-fn company(model: &Model, bytes: usize) -> Duration {
+fn company(model: &Model, weight: Weight) -> Duration {
     model.task().map_or(Duration::ZERO, |task| {
-        let curve = model.curve(task.bucket(bytes).number(), 1.0);
+        let curve = model.curve(task.bucket(weight).number(), 1.0);
         curve.full.saturating_sub(curve.one)
     })
 }
 
 /// Refuses a request that would be late, or would make others late.
-fn too_late(model: &Arc<Model>, shared: &Shared, claim: &Claim, bytes: usize, forecast: Forecast) -> Error {
+fn too_late(model: &Arc<Model>, shared: &Shared, claim: &Claim, weight: Weight, forecast: Forecast) -> Error {
     if let Some(task) = model.task() {
-        shared.measure_again(model, task.bucket(bytes).number());
+        shared.measure_again(model, task.bucket(weight).number());
     }
-    let (finish, deadline) = (forecast.finish.as_secs_f64() * 1e3, claim.deadline.as_millis());
+    // The caller knows of one answer and one deadline, whatever comes after this model.
+    let whole = forecast.finish + claim.after;
+    let (finish, deadline) = (whole.as_secs_f64() * 1e3, claim.deadline.as_millis());
     let left = claim.deadline.saturating_sub(claim.arrived.elapsed());
-    let reason = if forecast.finish > left {
+    let reason = if whole > left {
         format!("the answer is predicted in {finish:.1} ms, after the deadline of {deadline} ms")
     } else {
         format!(
@@ -180,7 +230,7 @@ fn too_late(model: &Arc<Model>, shared: &Shared, claim: &Claim, bytes: usize, fo
         )
     };
     // What is too much now is done by then, where no more comes.
-    Error::Overloaded { reason: reason.into(), retry_after: forecast.excess, forecast: forecast.finish }
+    Error::Overloaded { reason: reason.into(), retry_after: forecast.excess, forecast: whole }
 }
 
 fn queue_full(full: Full, forecast: Duration) -> Error {

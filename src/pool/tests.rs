@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     engine::{Dim, EngineError, Port, Session, Signature},
     manifest::Balance,
-    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Truncated},
+    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Truncated, Weight},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -131,7 +131,7 @@ impl Task for Numbers {
         &[]
     }
 
-    fn bucket(&self, _: usize) -> Bucket {
+    fn bucket(&self, _: Weight) -> Bucket {
         Bucket::Likely(1)
     }
 
@@ -191,7 +191,14 @@ async fn pool(options: PoolOptions) -> (ModelPool, Arc<Gate>) {
 
 fn claim(deadline: Duration) -> Claim {
     let (class, balance) = (Class::Interactive, Balance::Fast);
-    Claim { arrived: Instant::now(), deadline, bytes: 0, class, balance }
+    Claim {
+        arrived: Instant::now(),
+        deadline,
+        weight: Weight::default(),
+        after: Duration::ZERO,
+        class,
+        balance,
+    }
 }
 
 fn reserve(pool: &ModelPool) -> Result<Slot, Error> {
@@ -304,13 +311,13 @@ async fn bytes_are_bounded_while_a_body_arrives() {
     slot.grow(60).unwrap();
     assert!(matches!(slot.grow(60), Err(Error::Overloaded { .. })));
     slot.grow(40).unwrap();
-    let declared = Claim { bytes: 1, ..claim(Duration::from_secs(60)) };
+    let declared = Claim { weight: Weight::of(1), ..claim(Duration::from_secs(60)) };
     assert!(matches!(pool.reserve(&pool.models()[0], declared), Err(Error::Overloaded { .. })));
     drop(slot);
-    let all = Claim { bytes: 100, ..declared };
+    let all = Claim { weight: Weight::of(100), ..declared };
     let _slow = pool.reserve(&pool.models()[0], all).unwrap();
     assert!(pool.reserve(&pool.models()[0], all).is_ok(), "what has not arrived holds no room");
-    assert!(pool.reserve(&pool.models()[0], Claim { bytes: 101, ..all }).is_err());
+    assert!(pool.reserve(&pool.models()[0], Claim { weight: Weight::of(101), ..all }).is_err());
 }
 
 #[tokio::test]

@@ -3,10 +3,7 @@
 //! Invariant: bf16 is served where it was asked for, or where every score of every probe is within
 //! [`AGREEMENT`] of that in f32; nothing is guessed from the network's shape.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     engine::{
@@ -16,7 +13,7 @@ use crate::{
         tract::TractEngine,
     },
     manifest::Asked,
-    task::{Answer, Prepared, Task},
+    task::{Prepared, Task},
 };
 
 /// The largest difference of a score, a probability, with which `auto` still takes bf16.
@@ -106,17 +103,11 @@ fn compare(
     Ok(Some(found))
 }
 
-/// The score of each label, in the labels' order.
+/// What a caller would read of a probe's answer.
 fn scores(task: &dyn Task, session: &mut dyn Session, probe: &Prepared) -> Result<Vec<f32>, String> {
     let rows = run_rows(session, &[&probe.row]).map_err(|error| error.to_string())?;
     let row = rows.into_iter().next().unwrap_or_default();
-    let answer = task.answer(row, &probe.frame).map_err(|error| error.to_string())?;
-    let (Answer::Image { scores, .. } | Answer::Text { scores, .. }) = answer;
-    let of = |label: &Arc<str>| {
-        let found = scores.0.iter().find(|scored| scored.label == *label);
-        found.map_or(f32::NAN, |scored| scored.score)
-    };
-    Ok(task.labels().iter().map(of).collect())
+    task.compared(row, &probe.frame).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

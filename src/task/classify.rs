@@ -5,8 +5,8 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, base64,
-    fit::{all_filled, axis, input, labels, misfit, temperature},
+    Answer, Bucket, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
+    fit::{all_filled, axis, input, labels, misfit, normalisation, temperature},
     probes::{N_PROBES, Pattern},
     scores::rank,
 };
@@ -63,21 +63,7 @@ fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<Preproc
     }
     let preprocessing = Preprocessing::new(spec);
     let [channels, height, width] = preprocessing.shape();
-    for (values, name) in [(&spec.mean, "mean"), (&spec.std, "std")] {
-        let n_values = values.len();
-        if n_values != 1 && n_values != channels {
-            return Err(misfit(format!("{name} has {n_values} values, but 1 or {channels} are allowed")));
-        }
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(misfit(format!("{name} is {values:?}, but its values must be finite")));
-        }
-    }
-    if spec.std.contains(&0.0) {
-        return Err(misfit(format!("std is {:?}, but samples cannot be divided by 0", spec.std)));
-    }
-    if !spec.scale.is_finite() || spec.scale == 0.0 {
-        return Err(misfit(format!("scale is {}, but it must be a finite number other than 0", spec.scale)));
-    }
+    normalisation(channels, spec.scale, &spec.mean, &spec.std)?;
     let (_, port) = input(signature, "input.name", &spec.name)?;
     if port.dtype != DType::F32 || port.shape.len() != 4 {
         let (name, found) = (&port.name, port.describe());
@@ -103,19 +89,20 @@ impl Task for ImageClassification {
         &self.labels
     }
 
-    fn bucket(&self, _: usize) -> Bucket {
+    fn bucket(&self, _: Weight) -> Bucket {
         Bucket::Sure(BUCKET)
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let bytes = match input {
-            Input::Image(bytes) => bytes,
-            Input::ImageBase64(text) => base64::decode(&text)?,
+        let image = match input {
+            Input::Image(bytes) => Encoded::Plain(bytes),
+            Input::ImageBase64(text) => Encoded::Base64(text),
+            Input::Scene(image, _) => image,
             Input::Text(_) => {
                 return Err(Error::invalid("this model takes an image, not a text"));
             }
         };
-        let picture = Picture::decode(&bytes, self.limits, self.preprocessing.channels())?;
+        let picture = Picture::decode(&image.bytes()?, self.limits, self.preprocessing.channels())?;
         let (width, height, region) = (picture.width(), picture.height(), picture.whole());
         let row = self.row(self.preprocessing.row(&picture, region)?)?;
         Ok(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })

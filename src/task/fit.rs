@@ -47,13 +47,31 @@ pub(super) fn read(dir: &Path, name: &Path, max_bytes: u64) -> Result<Vec<u8>, S
     Ok(bytes)
 }
 
-/// The labels: none blank, none twice, one for each logit of the network. In a file they stand one
-/// a line; a byte order mark, carriage returns and blank lines at the end are no labels.
+/// The labels, one for each logit of the network.
 pub(super) fn labels(
     dir: &Path,
     labels: &Labels,
     signature: &Signature,
 ) -> Result<Arc<[Arc<str>]>, SpecError> {
+    let Listed { source, labels } = listed(dir, labels)?;
+    let (n_labels, n_logits) = (labels.len(), logits(signature)?);
+    if n_labels != n_logits {
+        return Err(misfit(format!(
+            "{source} has {n_labels} labels, but the network gives {n_logits} logits"
+        )));
+    }
+    Ok(labels)
+}
+
+/// Labels, and what they stand in, as a refusal names it.
+pub(super) struct Listed {
+    pub(super) source: String,
+    pub(super) labels: Arc<[Arc<str>]>,
+}
+
+/// The labels and where they stand: none blank, none twice. In a file they stand one a line; a byte order
+/// mark, carriage returns and blank lines at the end are no labels.
+pub(super) fn listed(dir: &Path, labels: &Labels) -> Result<Listed, SpecError> {
     let (source, labels) = match labels {
         Labels::Inline(labels) => ("the manifest".to_owned(), labels.clone()),
         Labels::File(name) => {
@@ -74,13 +92,7 @@ pub(super) fn labels(
             return Err(misfit(format!("label {number} of {source} repeats {label:?}")));
         }
     }
-    let (n_labels, n_logits) = (labels.len(), logits(signature)?);
-    if n_labels != n_logits {
-        return Err(misfit(format!(
-            "{source} has {n_labels} labels, but the network gives {n_logits} logits"
-        )));
-    }
-    Ok(labels.into_iter().map(Arc::from).collect())
+    Ok(Listed { source, labels: labels.into_iter().map(Arc::from).collect() })
 }
 
 /// How many logits the network's first output gives for a row.
@@ -127,6 +139,26 @@ pub(super) fn axis(port: &Port, axis: usize, what: &str, wanted: usize) -> Resul
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses what would turn levels into no numbers: one value or one per channel, all finite.
+pub(super) fn normalisation(channels: usize, scale: f32, mean: &[f32], std: &[f32]) -> Result<(), SpecError> {
+    for (values, name) in [(mean, "mean"), (std, "std")] {
+        let n_values = values.len();
+        if n_values != 1 && n_values != channels {
+            return Err(misfit(format!("{name} has {n_values} values, but 1 or {channels} are allowed")));
+        }
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(misfit(format!("{name} is {values:?}, but its values must be finite")));
+        }
+    }
+    if std.contains(&0.0) {
+        return Err(misfit(format!("std is {std:?}, but samples cannot be divided by 0")));
+    }
+    if !scale.is_finite() || scale == 0.0 {
+        return Err(misfit(format!("scale is {scale}, but it must be a finite number other than 0")));
+    }
+    Ok(())
 }
 
 /// Refuses a temperature that would turn logits over or into nonsense.

@@ -6,21 +6,25 @@
 
 pub mod base64;
 pub mod classify;
+pub mod detect;
 mod fit;
+mod input;
 mod probes;
 mod scores;
 pub mod sentiment;
 
 use std::{path::Path, sync::Arc};
 
-use bytes::Bytes;
-
+pub use self::{
+    detect::{Area, Face},
+    input::{Encoded, Input, Look, Weight},
+};
 pub use crate::text::Truncated;
 use crate::{
     config::LimitsConfig,
     engine::Signature,
     error::Error,
-    image::{ImageLimits, Rect},
+    image::{ImageLimits, Letterbox, Rect},
     manifest::TaskSpec,
     tensor::Tensors,
 };
@@ -33,8 +37,14 @@ pub trait Task: Send + Sync {
     /// The labels that answers choose from.
     fn labels(&self) -> &[Arc<str>];
 
-    /// Tells the shape of the row that an input of `n_bytes` bytes prepares to, without looking into it.
-    fn bucket(&self, n_bytes: usize) -> Bucket;
+    /// Tells the shape of the row that an input prepares to, without looking into it.
+    fn bucket(&self, weight: Weight) -> Bucket;
+
+    /// The long sides that a picture may be scaled to, the one that is used where nobody chooses first;
+    /// none where there is no choice.
+    fn sides(&self) -> &[u32] {
+        &[]
+    }
 
     /// Turns an input into one row: one tensor per network input, in signature order, without the
     /// batch axis.
@@ -43,7 +53,21 @@ pub trait Task: Send + Sync {
     /// Turns the network's outputs for one row (without the batch axis) into the answer.
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error>;
 
-    /// One row of each shape that `prepare` can make, the cheapest first: what a warm-up runs.
+    /// What two ways to run the network are compared by: what a caller would read of these outputs, as
+    /// numbers from 0 to 1, in an order that depends on the row's shape alone.
+    fn compared(&self, outputs: Tensors, frame: &Frame) -> Result<Vec<f32>, Error> {
+        let scores = match self.answer(outputs, frame)? {
+            Answer::Image { scores, .. } | Answer::Text { scores, .. } => scores,
+            Answer::Faces { .. } => Ranked(Vec::new()),
+        };
+        let of = |label: &Arc<str>| {
+            let found = scores.0.iter().find(|scored| scored.label == *label);
+            found.map_or(f32::NAN, |scored| scored.score)
+        };
+        Ok(self.labels().iter().map(of).collect())
+    }
+
+    /// One row of each bucket that `prepare` can make, the cheapest first: what a warm-up runs.
     fn samples(&self) -> Vec<Sample>;
 
     /// Rows as different from each other as callers' rows are, the same at each call: what two ways to
@@ -53,27 +77,8 @@ pub trait Task: Send + Sync {
     }
 }
 
-/// What a caller brings: owned bytes, nothing decoded yet.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// An encoded image: JPEG, PNG or WebP.
-    Image(Bytes),
-    /// An encoded image in base64 (RFC 4648, section 4), or a `data:` URL of one (RFC 2397).
-    ImageBase64(Bytes),
-    Text(String),
-}
-
-impl Input {
-    /// The bytes that this input holds.
-    pub fn n_bytes(&self) -> usize {
-        match self {
-            Self::Image(bytes) | Self::ImageBase64(bytes) => bytes.len(),
-            Self::Text(text) => text.len(),
-        }
-    }
-}
-
-/// What is known of a row's shape before any work. Rows of one bucket have one shape and may share a run.
+/// What is known of a row's shape before any work. Rows of one bucket cost the same; those of one shape may
+/// share a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bucket {
     /// It is this one, whatever the input.
@@ -118,6 +123,8 @@ pub struct Prepared {
 pub enum Frame {
     /// The upright picture's size in pixels, and the region of it that the row shows.
     Image { width: u32, height: u32, region: Rect },
+    /// How the picture lies on the row's canvas.
+    Scene(Letterbox),
     /// Tokens in the row, and whether the text had more.
     Text { tokens: usize, truncated: Truncated },
 }
@@ -125,8 +132,23 @@ pub enum Frame {
 /// What a caller gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    Image { width: u32, height: u32, region: Rect, scores: Ranked },
-    Text { tokens: usize, truncated: Truncated, scores: Ranked },
+    Image {
+        width: u32,
+        height: u32,
+        region: Rect,
+        scores: Ranked,
+    },
+    /// The faces in a picture of that size, the surest first.
+    Faces {
+        width: u32,
+        height: u32,
+        faces: Vec<Face>,
+    },
+    Text {
+        tokens: usize,
+        truncated: Truncated,
+        scores: Ranked,
+    },
 }
 
 /// Labels with calibrated probabilities, best first. Never empty.
@@ -165,6 +187,9 @@ pub fn build(
     Ok(match spec {
         TaskSpec::ImageClassification(spec) => {
             Arc::new(classify::ImageClassification::build(spec, dir, signature, options)?)
+        }
+        TaskSpec::FaceDetection(spec) => {
+            Arc::new(detect::FaceDetection::build(spec, dir, signature, options)?)
         }
         TaskSpec::TextClassification(spec) => {
             Arc::new(sentiment::TextClassification::build(spec, dir, signature)?)

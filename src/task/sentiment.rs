@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, Truncated,
+    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, Truncated, Weight,
     fit::{all_filled, input, labels, misfit, read, temperature},
     probes::{N_PROBES, PROBE_TOKENS},
     scores::rank,
@@ -167,8 +167,8 @@ impl Task for TextClassification {
         &self.labels
     }
 
-    fn bucket(&self, n_bytes: usize) -> Bucket {
-        Bucket::Likely(self.buckets.of(n_bytes.div_ceil(BYTES_PER_TOKEN)))
+    fn bucket(&self, weight: Weight) -> Bucket {
+        Bucket::Likely(self.buckets.of(weight.bytes.div_ceil(BYTES_PER_TOKEN)))
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_bucket_is_guessed_from_the_bytes() {
-        let guess = |bytes| task().bucket(bytes);
+        let guess = |bytes| task().bucket(Weight::of(bytes));
         assert_eq!([guess(0), guess(14), guess(9999)], [1, 4, 7].map(Bucket::Likely));
     }
 

@@ -70,7 +70,10 @@ impl<'a> Outcome<'a> {
         let cost = Milliseconds::of(cost);
         match answer {
             Answer::Image { width, height, region, scores } => {
-                Self::Image { image: ImageBody::new((*width, *height), *region, scores, ALL), cost }
+                Self::Image { image: ImageBody::whole((*width, *height), *region, scores, ALL), cost }
+            }
+            Answer::Faces { width, height, faces } => {
+                Self::Image { image: ImageBody::found((*width, *height), faces), cost }
             }
             Answer::Text { tokens, truncated, scores } => {
                 Self::Text { text: TextBody::new(*tokens, *truncated, scores, ALL), cost }

@@ -1,0 +1,246 @@
+//! From a picture to a row, and from fixed outputs to faces.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    engine::Port,
+    image::pictures,
+    manifest::{Color, Filter, GridSpec, Labels, SceneInputSpec},
+};
+
+const OPTIONS: TaskOptions =
+    TaskOptions { image: ImageLimits { pixels: 1_000_000, side: 4096, memory: 1 << 28 } };
+
+fn free(name: &str) -> Dim {
+    Dim::Free(name.to_owned())
+}
+
+fn port(name: &str, channels: usize) -> Port {
+    let shape = vec![free("batch"), Dim::Fixed(channels), free("height"), free("width")];
+    Port { name: name.to_owned(), dtype: DType::F32, shape }
+}
+
+fn signature() -> Signature {
+    Signature { inputs: vec![port("image", 3)], outputs: vec![port("stride_32", 15), port("stride_16", 15)] }
+}
+
+fn spec() -> FaceDetectionSpec {
+    let grid = |stride| GridSpec { name: format!("stride_{stride}"), stride };
+    FaceDetectionSpec {
+        labels: Labels::Inline(vec!["face".to_owned()]),
+        temperature: 2.0,
+        threshold: 0.5,
+        overlap: 0.45,
+        sides: vec![320, 640],
+        input: SceneInputSpec {
+            name: "image".to_owned(),
+            color: Color::Rgb,
+            filter: Filter::Bilinear,
+            scale: 1.0 / 255.0,
+            mean: vec![0.5],
+            std: vec![0.25],
+        },
+        // Not in the order of the network's outputs.
+        outputs: vec![grid(16), grid(32)],
+    }
+}
+
+fn build(spec: &FaceDetectionSpec, signature: &Signature) -> Result<FaceDetection, SpecError> {
+    FaceDetection::build(spec, Path::new("nowhere"), signature, OPTIONS)
+}
+
+fn task() -> FaceDetection {
+    build(&spec(), &signature()).unwrap()
+}
+
+fn refusal(change: impl FnOnce(&mut FaceDetectionSpec, &mut Signature)) -> String {
+    let (mut spec, mut signature) = (spec(), signature());
+    change(&mut spec, &mut signature);
+    build(&spec, &signature).map(|_| ()).unwrap_err().to_string()
+}
+
+/// Empty grids for a canvas, in the order of the network's outputs.
+fn nothing([width, height]: [u32; 2]) -> Tensors {
+    let grid = |stride: u32| {
+        let (rows, columns) = ((height / stride) as usize, (width / stride) as usize);
+        let mut values = vec![-9.0; rows * columns];
+        values.resize(15 * rows * columns, 0.0);
+        Tensor::new(vec![15, rows, columns], Data::F32(values)).unwrap()
+    };
+    [32, 16].map(grid).into()
+}
+
+/// Writes a face into the cell of a grid.
+fn put(grid: &mut Tensor, [column, row]: [usize; 2], cell: &[f32]) {
+    let (shape, mut data) = (grid.shape().to_vec(), grid.data().clone());
+    let Data::F32(values) = &mut data else { panic!("not f32") };
+    for (channel, value) in cell.iter().enumerate() {
+        values[(channel * shape[1] + row) * shape[2] + column] = *value;
+    }
+    *grid = Tensor::new(shape, data).unwrap();
+}
+
+fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Face> {
+    match task().answer(outputs, &Frame::Scene(letterbox)).unwrap() {
+        Answer::Faces { faces, .. } => faces,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_picture_is_laid_on_the_canvas_of_the_side_that_was_asked_for() {
+    let jpeg = Bytes::from(pictures::oriented_jpeg(&pictures::draw(60, 90), 6));
+    for (look, shape, shown) in [
+        (None, [3, 128, 320], [180, 120]),
+        (Some(640), [3, 128, 256], [180, 120]),
+        (Some(320), [3, 128, 320], [180, 120]),
+    ] {
+        let input = Input::Image(jpeg.clone()).looked_at(Look { side: look });
+        let Prepared { row, bucket, frame } = task().prepare(input).unwrap();
+        // The picture is small: it is enlarged twice and no more, and shares a canvas with others.
+        let canvas = if look == Some(640) { [256, 256] } else { [shape[2] as u32, shape[1] as u32] };
+        assert_eq!(row[0].shape(), [3, canvas[1] as usize, canvas[0] as usize]);
+        assert_eq!(bucket, (canvas[0] / 32 * canvas[1] / 32) as usize);
+        assert_eq!(frame, Frame::Scene(Letterbox { picture: [90, 60], shown, canvas }));
+    }
+    let wrong = task().prepare(Input::Image(jpeg).looked_at(Look { side: Some(512) })).unwrap_err();
+    assert_eq!(wrong.to_string(), "side is 512; allowed are 320, 640");
+}
+
+#[test]
+fn the_bucket_is_guessed_from_the_side() {
+    let task = task();
+    let of = |side| task.bucket(Weight { bytes: 9, side });
+    assert_eq!([of(None), of(Some(320)), of(Some(640))], [80, 80, 320].map(Bucket::Likely));
+    assert!(task.samples().is_sorted_by_key(Sample::size));
+}
+
+#[test]
+fn faces_are_answered_in_pixels_of_the_picture_the_surest_first() {
+    // A picture of 1000 x 500, shown at 320 x 160 on a canvas of 320 x 192.
+    let letterbox = lay(1000, 500, 320);
+    assert_eq!(letterbox.shown, [320, 160]);
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[0], [2, 1], &[2.0, 0.5, 0.5, 2f32.ln(), 2f32.ln()]);
+    put(&mut outputs[1], [16, 8], &[4.0, 0.0, 0.0, 0.0, 0.0]);
+    let faces = faces(outputs, letterbox);
+    assert_eq!(faces.len(), 2);
+    let [surer, other] = [&faces[0], &faces[1]];
+    assert!((surer.confidence - 0.880_797).abs() < 1e-6 && (other.confidence - 0.731_058).abs() < 1e-6);
+    assert_eq!(surer.area, Area { x: 775.0, y: 375.0, width: 50.0, height: 50.0 });
+    assert_eq!(other.area, Area { x: 150.0, y: 50.0, width: 200.0, height: 200.0 });
+    assert_eq!(surer.landmarks.map(|marks| marks[0]), Some([800.0, 400.0]));
+}
+
+#[test]
+fn a_face_at_the_edge_is_clipped_and_one_beyond_is_none() {
+    let letterbox = lay(1000, 500, 320);
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[0], [0, 0], &[2.0, 0.0, 0.0, 2f32.ln(), 2f32.ln()]);
+    put(&mut outputs[0], [9, 4], &[2.0, 5.0, 5.0, 0.0, 0.0]);
+    put(&mut outputs[1], [10, 5], &[2.0, 0.5, 0.5, -1e9, 0.0]);
+    let faces = faces(outputs, letterbox);
+    let areas: Vec<Area> = faces.iter().map(|face| face.area).collect();
+    assert_eq!(areas, [Area { x: 0.0, y: 0.0, width: 100.0, height: 100.0 }]);
+}
+
+#[test]
+fn hostile_numbers_are_a_fault_or_finite() {
+    let letterbox = lay(1000, 500, 320);
+    let frame = Frame::Scene(letterbox);
+    for (channel, value) in [(0, f32::NAN), (3, f32::INFINITY), (14, f32::NEG_INFINITY)] {
+        let mut outputs = nothing(letterbox.canvas);
+        let mut cell = [0.0; 15];
+        cell[channel] = value;
+        put(&mut outputs[1], [3, 3], &cell);
+        assert!(matches!(task().answer(outputs, &frame), Err(Error::Internal(_))));
+    }
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[0], [1, 1], &[f32::MAX, f32::MIN, f32::MAX, f32::MAX, f32::MAX]);
+    put(&mut outputs[1], [3, 3], &[f32::MAX, 0.0, 0.0, f32::MAX, f32::MAX]);
+    let faces = faces(outputs, letterbox);
+    assert_eq!(faces.len(), 1);
+    assert_eq!((faces[0].confidence, faces[0].area.width, faces[0].area.height), (1.0, 1000.0, 500.0));
+}
+
+#[test]
+fn a_crowd_is_answered_up_to_a_number() {
+    let letterbox = lay(640, 640, 640);
+    let mut outputs = nothing(letterbox.canvas);
+    for cell in 0..1600 {
+        put(&mut outputs[1], [cell % 40, cell / 40], &[1.0, 0.5, 0.5, -1.0, -1.0]);
+    }
+    assert_eq!(faces(outputs, letterbox).len(), MOST_FACES);
+}
+
+#[test]
+fn what_is_compared_is_scores_and_places() {
+    let task = task();
+    let probes = task.probes();
+    let Prepared { row, frame, .. } = &probes[0];
+    assert_eq!((probes.len() as u64, row[0].shape()), (N_PROBES, [3, 128, 128].as_slice()));
+    let Frame::Scene(letterbox) = frame else { panic!("{frame:?}") };
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[1], [0, 0], &[0.0, 1.0]);
+    let compared = task.compared(outputs, frame).unwrap();
+    assert_eq!(compared.len(), 15 * (8 * 8 + 4 * 4));
+    // The manifest's first grid is the network's second.
+    assert_eq!((compared[0], compared[64]), (0.5, 0.1));
+}
+
+#[test]
+fn a_text_and_a_broken_image_are_refused() {
+    assert!(matches!(task().prepare(Input::Text("good".to_owned())), Err(Error::Invalid(_))));
+    let broken = Bytes::from_static(b"\xff\xd8\xff\xe0");
+    assert!(matches!(task().prepare(Input::Image(broken)), Err(Error::Malformed(_))));
+}
+
+#[test]
+fn a_spec_that_does_not_fit_the_network_is_refused_with_what_would() {
+    let cases = [
+        (
+            refusal(|spec, _| spec.labels = Labels::Inline(vec![])),
+            "the manifest has 0 labels, but a detector finds 1 thing",
+        ),
+        (refusal(|spec, _| spec.sides = vec![]), "sides has 0 values, but 1 to 4 are allowed"),
+        (
+            refusal(|spec, _| spec.sides = vec![320, 500]),
+            "sides has 500, but multiples of 32 from 64 to 1280 are allowed",
+        ),
+        (refusal(|spec, _| spec.sides = vec![320, 320]), "sides has 320 twice"),
+        (refusal(|spec, _| spec.threshold = 1.0), "threshold is 1, but it must be between 0 and 1"),
+        (refusal(|spec, _| spec.overlap = f32::NAN), "overlap is NaN, but it must be between 0 and 1"),
+        (refusal(|spec, _| spec.temperature = 0.0), "temperature is 0, but it must be a number above 0"),
+        (refusal(|spec, _| spec.input.std = vec![0.0]), "std is [0.0], but samples cannot be divided by 0"),
+        (
+            refusal(|_, signature| signature.inputs[0].shape[2] = Dim::Fixed(320)),
+            "input \"image\" is f32 [batch, 3, 320, width], but pictures of any size are f32 [batch, 3, height, width], \
+             the last two free",
+        ),
+        (
+            refusal(|spec, _| spec.outputs[0].name = "boxes".to_owned()),
+            "outputs names \"boxes\", but the network's outputs are stride_32, stride_16",
+        ),
+        (
+            refusal(|spec, _| spec.outputs[0].stride = 12),
+            "output \"stride_16\" has stride 12, but 4, 8, 16 and 32 are allowed",
+        ),
+        (
+            refusal(|spec, _| spec.outputs[0].stride = 32),
+            "output \"stride_32\" of stride 32 repeats a name or a stride, but each is to be given once",
+        ),
+        (
+            refusal(|_, signature| signature.outputs[0].shape[1] = Dim::Fixed(4)),
+            "output \"stride_32\" is f32 [batch, 4, height, width], but a grid is f32 [batch, 5 or 15, rows, columns], \
+             the last two free",
+        ),
+        (
+            refusal(|_, signature| signature.outputs[0].shape[1] = Dim::Fixed(5)),
+            "output \"stride_32\" has 5 numbers a cell, but another has 15",
+        ),
+    ];
+    for (refusal, expected) in cases {
+        assert_eq!(refusal, expected);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a caller brings, and what is known of it before any work.
+
+use bytes::Bytes;
+
+use super::base64;
+use crate::error::Error;
+
+/// What a caller brings: owned bytes, nothing decoded yet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An encoded image: JPEG, PNG or WebP.
+    Image(Bytes),
+    /// An encoded image in base64 (RFC 4648, section 4), or a `data:` URL of one (RFC 2397).
+    ImageBase64(Bytes),
+    /// An encoded image, and how a detector is to look at it.
+    Scene(Encoded, Look),
+    Text(String),
+}
+
+impl Input {
+    /// The same image for a detector; a text stays what it is.
+    #[must_use]
+    pub fn looked_at(self, look: Look) -> Self {
+        match self {
+            Self::Image(bytes) => Self::Scene(Encoded::Plain(bytes), look),
+            Self::ImageBase64(text) => Self::Scene(Encoded::Base64(text), look),
+            Self::Scene(image, _) => Self::Scene(image, look),
+            Self::Text(text) => Self::Text(text),
+        }
+    }
+
+    /// The bytes that this input holds.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Self::Image(bytes) | Self::ImageBase64(bytes) => bytes.len(),
+            Self::Scene(Encoded::Plain(bytes) | Encoded::Base64(bytes), _) => bytes.len(),
+            Self::Text(text) => text.len(),
+        }
+    }
+
+    /// What is known of it without looking into it.
+    pub fn weight(&self) -> Weight {
+        let side = match self {
+            Self::Scene(_, look) => look.side,
+            Self::Image(_) | Self::ImageBase64(_) | Self::Text(_) => None,
+        };
+        Weight { bytes: self.n_bytes(), side }
+    }
+}
+
+/// An encoded image: JPEG, PNG or WebP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encoded {
+    Plain(Bytes),
+    /// In base64, or a `data:` URL of one.
+    Base64(Bytes),
+}
+
+impl Encoded {
+    /// The image's own bytes.
+    pub(super) fn bytes(self) -> Result<Bytes, Error> {
+        match self {
+            Self::Plain(bytes) => Ok(bytes),
+            Self::Base64(text) => base64::decode(&text),
+        }
+    }
+}
+
+/// How a detector is to look at a picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Look {
+    /// The long side that it is scaled to, one of the task's own; its first where nobody chose.
+    pub side: Option<u32>,
+}
+
+/// What is known of an input without looking into it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes that it holds; 0 where that is unknown.
+    pub bytes: usize,
+    /// The long side that was asked for.
+    pub side: Option<u32>,
+}
+
+impl Weight {
+    /// An input of so many bytes, and nothing else known.
+    pub fn of(bytes: usize) -> Self {
+        Self { bytes, side: None }
+    }
+}
