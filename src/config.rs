@@ -21,7 +21,7 @@ pub use self::{
         Config, LimitsConfig, LimitsSection, LogConfig, LogSection, ModelsConfig, ModelsSection, Options,
         PoolConfig, PoolSection, SETTINGS, ServerConfig, ServerSection, Setting,
     },
-    units::{ByteSize, LogFormat, Time, Workers},
+    units::{ByteSize, LogFormat, OptionalModel, Time, Workers},
 };
 
 /// The file that is read where none is named, if it exists.

@@ -81,6 +81,10 @@ pub struct ImageClassificationSpec {
     /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
     #[serde(default = "one")]
     pub temperature: f32,
+    /// How much wider than a detector's box the region that is classified is, on each of its four sides, as
+    /// a share of the box; below 0 it is narrower.
+    #[serde(default)]
+    pub margin: f32,
     pub input: ImageInputSpec,
 }
 

@@ -26,7 +26,7 @@ impl Work {
         Ok(Self {
             name: "vision, JPEG 250x250",
             model: "face",
-            path: "/v1/vision/classify",
+            path: "/v1/vision/classify?model=face",
             content_type: "image/jpeg",
             body: portrait(250)?,
         })

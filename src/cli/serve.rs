@@ -45,6 +45,10 @@ pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
             tracing::warn!(setting, model = %name, "there is no such model; its route will answer that it is not found");
         }
     }
+    let detector = config.models.detector.0.as_ref();
+    if let Some(name) = detector.filter(|name| found.iter().all(|model| model.declared.name != **name)) {
+        tracing::info!(setting = "models.detector", model = %name, "there is no such model; pictures are answered whole");
+    }
     let pool = Arc::new(start_pool(&config, found, &metrics)?);
     let served = runtime.block_on(serve_until_stopped(config, listener, Arc::clone(&pool), metrics, started));
     // In this order: tasks that still hold the pool end with the runtime, then its threads are joined.

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::units::{ByteSize, LogFormat, Time, Workers},
+    config::units::{ByteSize, LogFormat, OptionalModel, Time, Workers},
     manifest::ModelName,
 };
 
@@ -61,6 +61,7 @@ text! {
     Time: "a time such as 10s, 250ms, 5m or 1h";
     Workers: "auto or a number of threads";
     LogFormat: "text or json";
+    OptionalModel: "none or a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
     ModelName: "a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
 }
 
@@ -230,6 +231,9 @@ settings! {
         dir: PathBuf => PathBuf = PathBuf::from("models");
         /// The model behind /v1/vision/classify.
         vision: ModelName => ModelName = const { ModelName::literal("face") };
+        /// The model that finds the faces that `vision` answers for, if it is there; "none" for whole pictures.
+        detector: OptionalModel => OptionalModel =
+            const { OptionalModel(Some(ModelName::literal("face-detector"))) };
         /// The model behind /v1/text/sentiment.
         sentiment: ModelName => ModelName = const { ModelName::literal("sentiment") };
     }

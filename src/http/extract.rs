@@ -20,6 +20,8 @@ use crate::error::Error;
 pub(super) struct Parameters {
     /// The model to ask instead of the path's own.
     pub(super) model: Option<String>,
+    /// The model that is to find faces first.
+    pub(super) detector: Option<String>,
     /// The long side that a detector is to scale pictures to.
     pub(super) side: Option<u32>,
     /// How many of the ranked scores to answer; all where it is absent.
@@ -42,6 +44,7 @@ impl Parameters {
             }
             let again = match name.as_str() {
                 "model" => parameters.model.replace(value).is_some(),
+                "detector" => parameters.detector.replace(value).is_some(),
                 "side" => parameters.side.replace(parse_side(&value)?).is_some(),
                 "top_k" => parameters.top_k.replace(parse_top_k(&value)?).is_some(),
                 "class" => parameters.class.replace(value).is_some(),

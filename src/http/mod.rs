@@ -6,6 +6,7 @@
 mod admin;
 mod body;
 mod extract;
+mod faces;
 mod identity;
 mod json;
 mod multipart;

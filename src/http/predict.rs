@@ -22,6 +22,7 @@ use super::{
     AppState,
     body::{BodyLimits, declared_length, read},
     extract::{Form, Parameters, image_form, text_form},
+    faces::{self, Stages},
     observe::Arrival,
     problem::{Item, Refusal, quote},
     terms::Terms,
@@ -38,11 +39,18 @@ use crate::{
 
 /// `POST /v1/vision/classify`
 pub(super) async fn vision(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters = Parameters::parse(request.uri(), &["model", "side", "top_k", "class", "balance"])?;
+    let parameters =
+        Parameters::parse(request.uri(), &["model", "detector", "side", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
     let model = find(state.pool(), name)?;
     require(model, Takes::Images)?;
-    predict(&state, model, Takes::Images, &parameters, request).await
+    match faces::detector(&state, &parameters)? {
+        Some(detector) => {
+            let stages = Stages { detector, classifier: model };
+            faces::classify(&state, stages, &parameters, request).await
+        }
+        None => predict(&state, model, Takes::Images, &parameters, request).await,
+    }
 }
 
 /// `POST /v1/text/sentiment`
@@ -78,7 +86,7 @@ pub(super) fn find<'p>(pool: &'p ModelPool, name: &str) -> Result<&'p Arc<Model>
 
 /// What a model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
+pub(super) enum Takes {
     Images,
     Texts,
 }
@@ -115,7 +123,7 @@ fn require(model: &Model, wanted: Takes) -> Result<(), Error> {
 }
 
 /// The long side that was asked for, if `model` has it; until a model is loaded nobody knows.
-fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, Error> {
+pub(super) fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, Error> {
     let (Some(side), Some(task)) = (side, model.task()) else { return Ok(side) };
     match task.sides() {
         [] => Err(Error::malformed(format!(
@@ -131,18 +139,18 @@ fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, Error> {
 }
 
 /// What a request's head asks for, whichever model answers, and its body.
-struct Asked {
-    arrived: Instant,
-    terms: Terms,
-    form: Form,
-    limits: BodyLimits,
+pub(super) struct Asked {
+    pub(super) arrived: Instant,
+    pub(super) terms: Terms,
+    pub(super) form: Form,
+    pub(super) limits: BodyLimits,
     /// Bytes of the body; 0 where it does not say.
-    declared: usize,
-    body: Body,
+    pub(super) declared: usize,
+    pub(super) body: Body,
 }
 
 impl Asked {
-    fn of(
+    pub(super) fn of(
         state: &AppState,
         takes: Takes,
         parameters: &Parameters,
@@ -163,7 +171,7 @@ impl Asked {
     }
 
     /// The claim on `model`, which is asked first and alone, for a body of that weight.
-    fn claim(&self, model: &Model, weight: Weight) -> Claim {
+    pub(super) fn claim(&self, model: &Model, weight: Weight) -> Claim {
         Claim {
             arrived: self.arrived,
             deadline: self.terms.deadline,
@@ -189,7 +197,7 @@ async fn predict(
     let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
     let mut inputs = inputs(state, takes, &asked.form, body).await?;
     if side.is_some() {
-        inputs = inputs.into_iter().map(|input| input.looked_at(Look { side })).collect();
+        inputs = inputs.into_iter().map(|input| input.looked_at(Look { side, cut: None })).collect();
     }
     let replies = slot.submit(inputs)?;
     let Terms { deadline, class, .. } = asked.terms;
@@ -206,7 +214,12 @@ async fn predict(
 /// Bytes that are cut into inputs in less than the time for which workers may be left asleep.
 const SHORT: usize = 16 << 10;
 
-async fn inputs(state: &AppState, takes: Takes, form: &Form, body: Bytes) -> Result<Vec<Input>, Refusal> {
+pub(super) async fn inputs(
+    state: &AppState,
+    takes: Takes,
+    form: &Form,
+    body: Bytes,
+) -> Result<Vec<Input>, Refusal> {
     if body.len() > SHORT && !matches!(form, Form::Image) {
         end_round();
     }
@@ -218,27 +231,41 @@ async fn inputs(state: &AppState, takes: Takes, form: &Form, body: Bytes) -> Res
 }
 
 /// Waits for every reply. The first fault refuses the whole request, and drops the other replies.
-async fn all(replies: Vec<Reply>, list: &'static str) -> Result<Vec<Answered>, Refusal> {
+pub(super) async fn all(replies: Vec<Reply>, list: &'static str) -> Result<Vec<Answered>, Refusal> {
     let n_replies = replies.len();
     let mut answered = Vec::with_capacity(n_replies);
     for (idx, reply) in replies.into_iter().enumerate() {
-        answered.push(reply.await.map_err(|error| match n_replies {
-            1 => Refusal::from(error),
-            _ => Refusal::from(error).at(Item { list, idx }),
-        })?);
+        answered.push(reply.await.map_err(|error| refused(error, list, idx, n_replies))?);
     }
     Ok(answered)
 }
 
+/// Why a request was not answered, with the one of its `n` items that is to blame.
+pub(super) fn refused(error: Error, list: &'static str, idx: usize, n: usize) -> Refusal {
+    match n {
+        1 => Refusal::from(error),
+        _ => Refusal::from(error).at(Item { list, idx }),
+    }
+}
+
 /// A whole answer: which model, and one entry per item of the request, in its order.
 #[derive(Serialize)]
-struct AnswerBody<'a> {
-    model: &'a str,
-    version: Version,
+pub(super) struct AnswerBody<'a> {
+    pub(super) model: &'a str,
+    pub(super) version: Version,
+    /// The model that found the faces, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) detector: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    images: Vec<ImageBody<'a>>,
+    pub(super) images: Vec<ImageBody<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    results: Vec<TextBody<'a>>,
+    pub(super) results: Vec<TextBody<'a>>,
+}
+
+impl AnswerBody<'_> {
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
+    }
 }
 
 fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>, Error> {
@@ -256,14 +283,14 @@ fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>
             }
         }
     }
-    let body = AnswerBody { model: model.name().as_str(), version: model.version(), images, results };
-    serde_json::to_vec(&body).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
+    AnswerBody { model: model.name().as_str(), version: model.version(), detector: None, images, results }
+        .to_json()
 }
 
 /// Bytes that a `Server-Timing` rarely exceeds.
 const SERVER_TIMING: usize = 256;
 
-fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, Refusal> {
+pub(super) fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, Refusal> {
     let mut text = String::with_capacity(SERVER_TIMING);
     // Writing to a string cannot fail.
     let _written = write!(text, "{timing}");

@@ -67,6 +67,11 @@ impl Refusal {
         Self { fault: Fault::BodyTimeout(after), item: None }
     }
 
+    /// Says whether the deadline passed while the request waited.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.fault, Fault::Error(Error::DeadlineExceeded { .. }))
+    }
+
     /// Names the item at fault, where the fault is the item's own.
     #[must_use]
     pub(super) fn at(mut self, item: Item) -> Self {

@@ -74,7 +74,7 @@ impl Task for Counting {
         match input {
             Input::Image(bytes) => image(bytes),
             Input::ImageBase64(text) => image(base64::decode(&text)?),
-            Input::Scene(..) => Err(Error::invalid("this model finds nothing")),
+            Input::Scene(..) | Input::Cut(_) => Err(Error::invalid("this model finds nothing")),
             Input::Text(text) => {
                 let frame = Frame::Text { tokens: text.len(), truncated: Truncated::No };
                 Ok(Prepared { row: row(text.len()), bucket: 0, frame })
@@ -88,7 +88,7 @@ impl Task for Counting {
         Ok(match *frame {
             Frame::Image { width, height, region } => Answer::Image { width, height, region, scores },
             Frame::Text { tokens, truncated } => Answer::Text { tokens, truncated, scores },
-            Frame::Scene(_) => return Err(Error::invalid("this model finds nothing")),
+            Frame::Scene { .. } => return Err(Error::invalid("this model finds nothing")),
         })
     }
 
@@ -210,7 +210,7 @@ async fn refusals_come_before_the_body_is_read() {
     let never = |path: &str| post(path, "image/jpeg", Body::new(Never));
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=nobody")).await, @"404 model-not-found: no model is called `nobody`; the models are `face`, `sentiment`");
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=sentiment")).await, @"422 invalid-input: the model `sentiment` takes texts; this path takes images");
-    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, side, top_k, class, balance");
+    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, detector, side, top_k, class, balance");
     insta::assert_snapshot!(refusal(&state, never("/v1/text/sentiment")).await, @"415 unsupported-media-type: the content type `image/jpeg` is not served; allowed are application/json with `text` or `texts`, and text/plain in UTF-8");
     let mut late = never("/v1/vision/classify");
     late.headers_mut().insert("x-deadline-ms", "soon".parse().unwrap());

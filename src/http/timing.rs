@@ -1,7 +1,8 @@
 //! What an answer cost, as a `Server-Timing` header.
 //!
 //! Times are milliseconds. Items of one request overlap in time, so each stage reports its longest
-//! item, and `batch` its largest run; CPU time adds up, so `cpu` is the sum over the items. `class` and
+//! item, and `batch` its largest run; CPU time adds up, so `cpu` is the sum over the items. Models that
+//! are asked one after the other add up as well. `class` and
 //! `balance` are the terms that were used.
 
 use std::{
@@ -28,16 +29,35 @@ impl ServerTiming {
         class: Class,
         balance: Balance,
     ) -> Self {
-        let cost = costs.into_iter().fold(Cost::default(), |sum, item| Cost {
-            queue: sum.queue.max(item.queue),
-            prepare: sum.prepare.max(item.prepare),
-            infer: sum.infer.max(item.infer),
-            answer: sum.answer.max(item.answer),
-            cpu: sum.cpu + item.cpu,
-            batch: sum.batch.max(item.batch),
-        });
-        Self { cost, total, class, balance }
+        Self { cost: together(costs), total, class, balance }
     }
+
+    /// Adds the items of a model that was asked after the others had answered: its stages come on top.
+    #[must_use]
+    pub(super) fn then<'a>(mut self, costs: impl IntoIterator<Item = &'a Cost>) -> Self {
+        let (first, then) = (self.cost, together(costs));
+        self.cost = Cost {
+            queue: first.queue + then.queue,
+            prepare: first.prepare + then.prepare,
+            infer: first.infer + then.infer,
+            answer: first.answer + then.answer,
+            cpu: first.cpu + then.cpu,
+            batch: first.batch.max(then.batch),
+        };
+        self
+    }
+}
+
+/// What items cost that overlap in time.
+fn together<'a>(costs: impl IntoIterator<Item = &'a Cost>) -> Cost {
+    costs.into_iter().fold(Cost::default(), |sum, item| Cost {
+        queue: sum.queue.max(item.queue),
+        prepare: sum.prepare.max(item.prepare),
+        infer: sum.infer.max(item.infer),
+        answer: sum.answer.max(item.answer),
+        cpu: sum.cpu + item.cpu,
+        batch: sum.batch.max(item.batch),
+    })
 }
 
 impl Display for ServerTiming {
@@ -75,6 +95,14 @@ mod tests {
         let timing =
             ServerTiming::of(&[cost(8)], Duration::from_micros(1234), Class::Interactive, Balance::Fast);
         insta::assert_snapshot!(timing, @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8", class;desc="interactive", balance;desc="fast""#);
+    }
+
+    #[test]
+    fn what_comes_after_another_model_is_added() {
+        let timing =
+            ServerTiming::of(&[cost(1)], Duration::from_millis(1), Class::Interactive, Balance::Fast)
+                .then(&[cost(2), cost(4)]);
+        insta::assert_snapshot!(timing, @"");
     }
 
     #[test]

@@ -117,6 +117,22 @@ impl<'a> ImageBody<'a> {
     }
 }
 
+impl<'a> ImageBody<'a> {
+    /// What a detector found, and what a classifier said of the first of it, each cut to the best `top_k`.
+    pub(super) fn read(
+        (width, height): (u32, u32),
+        faces: &[Face],
+        scores: &[&'a Ranked],
+        top_k: usize,
+    ) -> Self {
+        let scores = scores.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let face = |(face, scores): (&Face, Option<&'a Ranked>)| {
+            FaceBody::of(face, Some(VerdictBody::of(scores, top_k)))
+        };
+        Self { width, height, faces: faces.iter().zip(scores).map(face).collect() }
+    }
+}
+
 impl<'a> FaceBody<'a> {
     fn of(face: &Face, verdict: Option<VerdictBody<'a>>) -> Self {
         let Area { x, y, width, height } = face.area;
@@ -211,9 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn a_face_that_was_not_classified_has_no_label() {
+        let area = Area { x: 1.0, y: 2.0, width: 3.0, height: 4.0 };
+        let face = Face { area, confidence: 0.5, landmarks: None, cut: None };
+        let ranked = Ranked(vec![Scored { label: "neutral".into(), score: 1.0 }]);
+        let image = ImageBody::read((9, 9), &[face.clone(), face], &[&ranked], 1);
+        insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @"");
+    }
+
+    #[test]
     fn what_a_detector_found_has_boxes_and_landmarks_and_no_label() {
         let area = Area { x: 10.004, y: 0.0, width: 53.996, height: 47.123_4 };
-        let face = |landmarks| Face { area, confidence: 0.75, landmarks };
+        let face = |landmarks| Face { area, confidence: 0.75, landmarks, cut: None };
         let marks = [[1.0, 2.0], [3.0, 4.126], [-0.5, 6.0], [7.0, 8.0], [9.0, 10.0]];
         let faces = [face(Some(marks)), face(None)];
         insta::assert_snapshot!(serde_json::to_string(&ImageBody::found((64, 48), &faces)).unwrap(), @r#"{"width":64,"height":48,"faces":[{"box":{"x":10.0,"y":0.0,"width":54.0,"height":47.12},"confidence":0.75,"landmarks":[{"x":1.0,"y":2.0},{"x":3.0,"y":4.13},{"x":-0.5,"y":6.0},{"x":7.0,"y":8.0},{"x":9.0,"y":10.0}]},{"box":{"x":10.0,"y":0.0,"width":54.0,"height":47.12},"confidence":0.75}]}"#);

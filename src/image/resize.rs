@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How a region of a picture becomes a row: made once from the manifest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preprocessing {
     size: Size,
     fit: Fit,

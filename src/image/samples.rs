@@ -6,7 +6,7 @@ use super::{Channels, Picture, Size, luma};
 use crate::manifest::Color;
 
 /// What becomes of the samples of a picture.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Samples {
     color: Color,
     /// For each channel in the network's order, what each of the 256 levels becomes.

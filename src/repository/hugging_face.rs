@@ -131,6 +131,7 @@ impl Description {
             Kind::Image(preprocessor) => TaskSpec::ImageClassification(ImageClassificationSpec {
                 labels,
                 temperature: 1.0,
+                margin: 0.0,
                 input: image_input(preprocessor, signature)?,
             }),
             Kind::Text { max_tokens } => TaskSpec::TextClassification(TextClassificationSpec {

@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Bucket, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
+    Answer, Bucket, Crop, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
     fit::{all_filled, axis, input, labels, misfit, normalisation, temperature},
     probes::{N_PROBES, Pattern},
     scores::rank,
@@ -26,7 +26,7 @@ pub struct ImageClassification {
     labels: Arc<[Arc<str>]>,
     temperature: f32,
     limits: ImageLimits,
-    preprocessing: Preprocessing,
+    crop: Arc<Crop>,
 }
 
 impl ImageClassification {
@@ -43,14 +43,27 @@ impl ImageClassification {
             labels: labels(dir, &spec.labels, signature)?,
             temperature: temperature(spec.temperature)?,
             limits: options.image,
-            preprocessing,
+            crop: Arc::new(Crop::new(preprocessing, margin(spec.margin)?)),
         })
     }
 
     fn row(&self, levels: Vec<f32>) -> Result<Tensors, Error> {
-        let shape = self.preprocessing.shape().to_vec();
+        let shape = self.crop.preprocessing().shape().to_vec();
         let tensor = Tensor::new(shape, Data::F32(levels)).map_err(|e| Error::Internal(e.to_string()))?;
         Ok(vec![tensor])
+    }
+}
+
+/// Margins that a manifest may give: a region has some of its box in it, and is not mostly surroundings.
+const MARGINS: std::ops::RangeInclusive<f32> = -0.4..=2.0;
+
+fn margin(margin: f32) -> Result<f32, SpecError> {
+    match MARGINS.contains(&margin) {
+        true => Ok(margin),
+        false => {
+            let (least, most) = (MARGINS.start(), MARGINS.end());
+            Err(misfit(format!("margin is {margin}, but {least} to {most} are allowed")))
+        }
     }
 }
 
@@ -93,18 +106,25 @@ impl Task for ImageClassification {
         Bucket::Sure(BUCKET)
     }
 
+    fn crop(&self) -> Option<&Arc<Crop>> {
+        Some(&self.crop)
+    }
+
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let image = match input {
-            Input::Image(bytes) => Encoded::Plain(bytes),
-            Input::ImageBase64(text) => Encoded::Base64(text),
-            Input::Scene(image, _) => image,
+        let decoded = |image: Encoded| {
+            Picture::decode(&image.bytes()?, self.limits, self.crop.preprocessing().channels())
+        };
+        let picture = match input {
+            Input::Image(bytes) => decoded(Encoded::Plain(bytes))?,
+            Input::ImageBase64(text) => decoded(Encoded::Base64(text))?,
+            Input::Scene(image, _) => decoded(image)?,
+            Input::Cut(picture) => picture,
             Input::Text(_) => {
                 return Err(Error::invalid("this model takes an image, not a text"));
             }
         };
-        let picture = Picture::decode(&image.bytes()?, self.limits, self.preprocessing.channels())?;
         let (width, height, region) = (picture.width(), picture.height(), picture.whole());
-        let row = self.row(self.preprocessing.row(&picture, region)?)?;
+        let row = self.row(self.crop.preprocessing().row(&picture, region)?)?;
         Ok(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
     }
 
@@ -116,17 +136,17 @@ impl Task for ImageClassification {
     }
 
     fn samples(&self) -> Vec<Sample> {
-        let n = self.preprocessing.shape().iter().product();
+        let n = self.crop.preprocessing().shape().iter().product();
         self.row(vec![0.0; n]).into_iter().map(|row| Sample { bucket: BUCKET, row }).collect()
     }
 
     fn probes(&self) -> Vec<Prepared> {
-        let [_, height, width] = self.preprocessing.shape();
+        let [_, height, width] = self.crop.preprocessing().shape();
         let (width, height) = (width as u32, height as u32);
         let region = Rect { x: 0, y: 0, width, height };
         let probe = |seed| {
             let pattern = Pattern::new(seed);
-            let row = self.preprocessing.drawn(|channel, x, y| {
+            let row = self.crop.preprocessing().drawn(|channel, x, y| {
                 pattern.level(channel, x as f32 / width as f32, y as f32 / height as f32)
             });
             let row = self.row(row).ok()?;
@@ -140,10 +160,10 @@ impl Task for ImageClassification {
 mod tests {
     use bytes::Bytes;
 
-    use super::*;
+    use super::{super::Area, *};
     use crate::{
         engine::{Dim, Port},
-        image::{Rect, pictures},
+        image::{Channels, Rect, pictures},
         manifest::{Color, Filter, Fit, Labels, Manifest, TaskSpec},
     };
 
@@ -167,6 +187,7 @@ mod tests {
         ImageClassificationSpec {
             labels: Labels::default(),
             temperature: 1.0,
+            margin: 0.25,
             input: ImageInputSpec {
                 name: "image".to_owned(),
                 width: 32,
@@ -217,6 +238,19 @@ mod tests {
         assert_eq!(shown, region);
         assert_eq!(&*scores.0[0].label, "no");
         assert!((scores.0[0].score - 0.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_cut_becomes_the_row_of_its_region() {
+        let task = task();
+        let bytes = Bytes::from(pictures::png(&pictures::draw(90, 60)));
+        let picture = Picture::decode(&bytes, OPTIONS.image, Channels::Rgb).unwrap();
+        // With a quarter on each side, 24 x 18 pixels are 36 x 27: the network's own ratio.
+        let cut = task.crop.cut(&picture, Area { x: 20.0, y: 10.0, width: 24.0, height: 18.0 }).unwrap();
+        assert_eq!((cut.width(), cut.height()), (32, 24));
+        let expected = task.crop.preprocessing().row(&picture, Rect { x: 14, y: 6, width: 36, height: 27 });
+        let Prepared { row, .. } = task.prepare(Input::Cut(cut)).unwrap();
+        assert_eq!(row[0].as_f32().unwrap(), expected.unwrap());
     }
 
     #[test]

@@ -18,14 +18,15 @@ use self::{
     suppression::suppress,
 };
 use super::{
-    Answer, Bucket, Encoded, Frame, Input, Look, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
+    Answer, Bucket, Cut, Encoded, Frame, Input, Kept, Look, Prepared, Sample, SpecError, Task, TaskOptions,
+    Weight,
     fit::{Listed, all_filled, input, listed, misfit, normalisation, temperature},
     probes::{N_PROBES, Pattern},
 };
 use crate::{
     engine::{Dim, Signature},
     error::Error,
-    image::{ImageLimits, Letterbox, Letterboxing, Picture},
+    image::{Channels, ImageLimits, Letterbox, Letterboxing, Picture},
     manifest::FaceDetectionSpec,
     tensor::{DType, Data, Tensor, Tensors},
 };
@@ -60,6 +61,8 @@ pub struct Face {
     /// Left eye, right eye, nose, left and right corner of the mouth, as they stand in the picture; beyond its
     /// edge where the face is cut. Nothing where the network gives none.
     pub landmarks: Option<[[f32; 2]; N_LANDMARKS]>,
+    /// The region around it, where that was asked for.
+    pub cut: Option<Picture>,
 }
 
 /// A network that finds faces.
@@ -145,6 +148,7 @@ impl FaceDetection {
             area,
             confidence: self.probability(candidate.logit),
             landmarks: candidate.landmarks.map(|marks| marks.map(|mark| letterbox.to_picture(mark))),
+            cut: None,
         })
     }
 }
@@ -217,29 +221,47 @@ impl Task for FaceDetection {
             Input::Image(bytes) => (Encoded::Plain(bytes), Look::default()),
             Input::ImageBase64(text) => (Encoded::Base64(text), Look::default()),
             Input::Scene(image, look) => (image, look),
+            Input::Cut(_) => {
+                return Err(Error::invalid("this model takes whole images, not what was cut out of them"));
+            }
             Input::Text(_) => return Err(Error::invalid("this model takes an image, not a text")),
         };
         let side = self.side(&look)?;
-        let picture = Picture::decode(&image.bytes()?, self.limits, self.letterboxing.channels())?;
+        let wanted = |cut: &Cut| cut.crop.preprocessing().channels() == Channels::Rgb;
+        let channels = match look.cut.as_ref().is_some_and(wanted) {
+            true => Channels::Rgb,
+            false => self.letterboxing.channels(),
+        };
+        let picture = Picture::decode(&image.bytes()?, self.limits, channels)?;
         let letterbox = lay(picture.width(), picture.height(), side);
         let [width, height] = letterbox.canvas;
         let canvas = Canvas { width, height };
         let row = self.row(canvas, self.letterboxing.row(&picture, &letterbox)?)?;
-        Ok(Prepared { row, bucket: canvas.bucket(), frame: Frame::Scene(letterbox) })
+        Ok(Prepared {
+            row,
+            bucket: canvas.bucket(),
+            frame: Frame::Scene { letterbox, kept: look.cut.map(|cut| Kept { picture, cut }) },
+        })
     }
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let letterbox = letterbox_of(frame)?;
+        let (letterbox, kept) = scene(frame)?;
         let candidates = self.grids.candidates(&outputs, letterbox, self.least)?;
-        let kept = suppress(candidates, self.overlap, MOST_FACES);
-        let faces = kept.iter().filter_map(|candidate| self.face(candidate, letterbox)).collect();
+        let found = suppress(candidates, self.overlap, MOST_FACES);
+        let mut faces: Vec<Face> =
+            found.iter().filter_map(|candidate| self.face(candidate, letterbox)).collect();
+        if let Some(Kept { picture, cut: Cut { crop, most } }) = kept {
+            for face in faces.iter_mut().take(*most) {
+                face.cut = Some(crop.cut(picture, face.area)?);
+            }
+        }
         let [width, height] = letterbox.picture;
         Ok(Answer::Faces { width, height, faces })
     }
 
     fn compared(&self, outputs: Tensors, frame: &Frame) -> Result<Vec<f32>, Error> {
         let mut compared = Vec::new();
-        self.grids.numbers(&outputs, letterbox_of(frame)?, |number, value| {
+        self.grids.numbers(&outputs, scene(frame)?.0, |number, value| {
             compared.push(match number {
                 Number::Logit => self.probability(value),
                 Number::Place => value * PLACE_WEIGHT,
@@ -272,16 +294,18 @@ impl Task for FaceDetection {
             let row = self.letterboxing.drawn(size, |channel, x, y| {
                 pattern.level(channel, x as f32 / size[0] as f32, y as f32 / size[1] as f32)
             });
-            let frame = Frame::Scene(Letterbox { picture: size, shown: size, canvas: size });
+            let letterbox = Letterbox { picture: size, shown: size, canvas: size };
+            let frame = Frame::Scene { letterbox, kept: None };
             Some(Prepared { row: self.row(canvas, row).ok()?, bucket: canvas.bucket(), frame })
         };
         (0..N_PROBES).filter_map(probe).collect()
     }
 }
 
-fn letterbox_of(frame: &Frame) -> Result<&Letterbox, Error> {
+/// What was prepared, and the picture with what is to be cut out of it.
+fn scene(frame: &Frame) -> Result<(&Letterbox, Option<&Kept>), Error> {
     match frame {
-        Frame::Scene(letterbox) => Ok(letterbox),
+        Frame::Scene { letterbox, kept } => Ok((letterbox, kept.as_ref())),
         _ => Err(Error::Internal("a detector's answer was asked for what it did not prepare".to_owned())),
     }
 }

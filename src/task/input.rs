@@ -1,9 +1,11 @@
 //! What a caller brings, and what is known of it before any work.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::base64;
-use crate::error::Error;
+use super::{Crop, base64};
+use crate::{error::Error, image::Picture};
 
 /// What a caller brings: owned bytes, nothing decoded yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,18 +16,20 @@ pub enum Input {
     ImageBase64(Bytes),
     /// An encoded image, and how a detector is to look at it.
     Scene(Encoded, Look),
+    /// A face that a detector cut out for this model.
+    Cut(Picture),
     Text(String),
 }
 
 impl Input {
-    /// The same image for a detector; a text stays what it is.
+    /// The same image for a detector; what is no encoded image stays what it is.
     #[must_use]
     pub fn looked_at(self, look: Look) -> Self {
         match self {
             Self::Image(bytes) => Self::Scene(Encoded::Plain(bytes), look),
             Self::ImageBase64(text) => Self::Scene(Encoded::Base64(text), look),
             Self::Scene(image, _) => Self::Scene(image, look),
-            Self::Text(text) => Self::Text(text),
+            other @ (Self::Cut(_) | Self::Text(_)) => other,
         }
     }
 
@@ -34,6 +38,7 @@ impl Input {
         match self {
             Self::Image(bytes) | Self::ImageBase64(bytes) => bytes.len(),
             Self::Scene(Encoded::Plain(bytes) | Encoded::Base64(bytes), _) => bytes.len(),
+            Self::Cut(picture) => picture.n_bytes(),
             Self::Text(text) => text.len(),
         }
     }
@@ -42,7 +47,7 @@ impl Input {
     pub fn weight(&self) -> Weight {
         let side = match self {
             Self::Scene(_, look) => look.side,
-            Self::Image(_) | Self::ImageBase64(_) | Self::Text(_) => None,
+            Self::Image(_) | Self::ImageBase64(_) | Self::Cut(_) | Self::Text(_) => None,
         };
         Weight { bytes: self.n_bytes(), side }
     }
@@ -71,6 +76,15 @@ impl Encoded {
 pub struct Look {
     /// The long side that it is scaled to, one of the task's own; its first where nobody chose.
     pub side: Option<u32>,
+    /// What is to be cut out of it for another model.
+    pub cut: Option<Cut>,
+}
+
+/// What is to be cut out of a picture: the surest faces, at most so many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cut {
+    pub crop: Arc<Crop>,
+    pub most: usize,
 }
 
 /// What is known of an input without looking into it.

@@ -6,6 +6,7 @@
 
 pub mod base64;
 pub mod classify;
+mod crop;
 pub mod detect;
 mod fit;
 mod input;
@@ -16,15 +17,16 @@ pub mod sentiment;
 use std::{path::Path, sync::Arc};
 
 pub use self::{
+    crop::Crop,
     detect::{Area, Face},
-    input::{Encoded, Input, Look, Weight},
+    input::{Cut, Encoded, Input, Look, Weight},
 };
 pub use crate::text::Truncated;
 use crate::{
     config::LimitsConfig,
     engine::Signature,
     error::Error,
-    image::{ImageLimits, Letterbox, Rect},
+    image::{ImageLimits, Letterbox, Picture, Rect},
     manifest::TaskSpec,
     tensor::Tensors,
 };
@@ -44,6 +46,11 @@ pub trait Task: Send + Sync {
     /// none where there is no choice.
     fn sides(&self) -> &[u32] {
         &[]
+    }
+
+    /// How faces are to be cut out of pictures for this model; nothing where it classifies none.
+    fn crop(&self) -> Option<&Arc<Crop>> {
+        None
     }
 
     /// Turns an input into one row: one tensor per network input, in signature order, without the
@@ -123,10 +130,17 @@ pub struct Prepared {
 pub enum Frame {
     /// The upright picture's size in pixels, and the region of it that the row shows.
     Image { width: u32, height: u32, region: Rect },
-    /// How the picture lies on the row's canvas.
-    Scene(Letterbox),
+    /// How the picture lies on the row's canvas, and the picture itself where faces are to be cut out of it.
+    Scene { letterbox: Letterbox, kept: Option<Kept> },
     /// Tokens in the row, and whether the text had more.
     Text { tokens: usize, truncated: Truncated },
+}
+
+/// A decoded picture, and what is to be cut out of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    pub picture: Picture,
+    pub cut: Cut,
 }
 
 /// What a caller gets.

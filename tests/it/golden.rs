@@ -106,9 +106,10 @@ fn faces_are_read_as_pytorch_read_them_alone_and_together() {
         .collect();
     let parts: Vec<(&str, &[u8])> = pictures.iter().map(|png| ("image", png.as_slice())).collect();
     let (kind, form) = multipart(&parts);
-    let together = exchange(server.address, &post("/v1/vision/classify", &kind, &form)).json();
+    let together = exchange(server.address, &post("/v1/vision/classify?model=face", &kind, &form)).json();
     for (i, (case, png)) in cases.iter().zip(&pictures).enumerate() {
-        let alone = exchange(server.address, &post("/v1/vision/classify", "image/png", png)).json();
+        let alone =
+            exchange(server.address, &post("/v1/vision/classify?model=face", "image/png", png)).json();
         let expected = expected("face", case);
         for answer in [&alone["images"][0], &together["images"][i]] {
             assert_eq!((&answer["width"], &answer["height"]), (&json!(48), &json!(48)));

@@ -10,7 +10,10 @@ mod bench;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod faces;
+#[cfg(test)]
 mod fixtures {
+    pub(crate) mod onnx;
     pub mod pictures;
 }
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
     for entry in &manifest {
         let file = entry["file"].as_str().expect("a file");
         let bytes = fs::read(folder.join(file)).expect("readable");
-        let request = post("/v1/vision/classify", "application/octet-stream", &bytes);
+        let request = post("/v1/vision/classify?model=face", "application/octet-stream", &bytes);
         let response = exchange(server.address, &request);
         assert_eq!(response.status, 200, "{file}: {}", response.text());
         let image = response.json()["images"][0].clone();
@@ -40,7 +40,7 @@ fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
     }
     let parts: Vec<(&str, &[u8])> = photos.iter().map(|(bytes, _)| ("image", bytes.as_slice())).collect();
     let (kind, body) = multipart(&parts);
-    let together = exchange(server.address, &post("/v1/vision/classify", &kind, &body)).json();
+    let together = exchange(server.address, &post("/v1/vision/classify?model=face", &kind, &body)).json();
     let alone: Vec<&Value> = photos.iter().map(|(_, image)| image).collect();
     assert_eq!(together["images"].as_array().expect("images").iter().collect::<Vec<_>>(), alone);
 }

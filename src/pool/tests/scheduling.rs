@@ -164,3 +164,39 @@ async fn refusals_do_not_keep_workers_measuring() {
     let rests = began.elapsed().as_nanos() / (200 * 4 * RUN).as_nanos();
     assert!(measured <= 4 * (2 + rests as usize), "{measured} runs to measure, {rests} rests");
 }
+
+#[tokio::test]
+async fn what_is_held_for_a_later_answer_is_promised_to_nobody_else() {
+    let (pool, _gate) = pool(ROOM).await;
+    let model = &pool.models()[0];
+    for _ in 0..100 {
+        model.learn(1, 1, Duration::from_secs(2));
+    }
+    let terms = || claim(Duration::from_secs(4));
+    assert!(pool.reserve(model, terms()).is_ok());
+    let held = pool.hold(model, terms()).unwrap();
+    assert!((1.9..=2.1).contains(&held.takes().as_secs_f64()), "{:?}", held.takes());
+    let Err(Error::Overloaded { reason, .. }) = pool.reserve(model, terms()) else { panic!("admitted") };
+    assert!(reason.contains("deadline of 4000 ms"), "{reason}");
+    drop(held);
+    assert!(pool.reserve(model, terms()).is_ok(), "a dropped slot owes nothing");
+    let held = pool.hold(model, terms()).unwrap();
+    assert!(held.submit(vec![Input::Text("1".to_owned())]).is_ok(), "what was held is not asked for twice");
+}
+
+#[tokio::test]
+async fn what_comes_after_an_answer_makes_it_due_sooner() {
+    let (pool, _gate) = pool(ROOM).await;
+    let model = &pool.models()[0];
+    for _ in 0..100 {
+        model.learn(1, 1, Duration::from_secs(2));
+    }
+    let first = |after: u64| Claim { after: Duration::from_secs(after), ..claim(Duration::from_secs(5)) };
+    assert!(pool.reserve(model, first(1)).is_ok());
+    let Err(Error::Overloaded { reason, forecast, .. }) = pool.reserve(model, first(4)) else {
+        panic!("admitted")
+    };
+    assert!(reason.ends_with("after the deadline of 5000 ms"), "{reason}");
+    assert!((5.9..=6.1).contains(&forecast.as_secs_f64()), "{forecast:?}");
+    assert!(pool.reserve(model, first(9)).is_err(), "more than all of the time");
+}

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     engine::Port,
-    image::pictures,
-    manifest::{Color, Filter, GridSpec, Labels, SceneInputSpec},
+    image::{Preprocessing, pictures},
+    manifest::{Color, Filter, Fit, GridSpec, ImageInputSpec, Labels, SceneInputSpec},
+    task::Crop,
 };
 
 const OPTIONS: TaskOptions =
@@ -82,7 +83,7 @@ fn put(grid: &mut Tensor, [column, row]: [usize; 2], cell: &[f32]) {
 }
 
 fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Face> {
-    match task().answer(outputs, &Frame::Scene(letterbox)).unwrap() {
+    match task().answer(outputs, &Frame::Scene { letterbox, kept: None }).unwrap() {
         Answer::Faces { faces, .. } => faces,
         other => panic!("{other:?}"),
     }
@@ -96,15 +97,17 @@ fn a_picture_is_laid_on_the_canvas_of_the_side_that_was_asked_for() {
         (Some(640), [3, 128, 256], [180, 120]),
         (Some(320), [3, 128, 320], [180, 120]),
     ] {
-        let input = Input::Image(jpeg.clone()).looked_at(Look { side: look });
+        let input = Input::Image(jpeg.clone()).looked_at(Look { side: look, cut: None });
         let Prepared { row, bucket, frame } = task().prepare(input).unwrap();
         // The picture is small: it is enlarged twice and no more, and shares a canvas with others.
         let canvas = if look == Some(640) { [256, 256] } else { [shape[2] as u32, shape[1] as u32] };
         assert_eq!(row[0].shape(), [3, canvas[1] as usize, canvas[0] as usize]);
         assert_eq!(bucket, (canvas[0] / 32 * canvas[1] / 32) as usize);
-        assert_eq!(frame, Frame::Scene(Letterbox { picture: [90, 60], shown, canvas }));
+        let letterbox = Letterbox { picture: [90, 60], shown, canvas };
+        assert_eq!(frame, Frame::Scene { letterbox, kept: None });
     }
-    let wrong = task().prepare(Input::Image(jpeg).looked_at(Look { side: Some(512) })).unwrap_err();
+    let wrong =
+        task().prepare(Input::Image(jpeg).looked_at(Look { side: Some(512), cut: None })).unwrap_err();
     assert_eq!(wrong.to_string(), "side is 512; allowed are 320, 640");
 }
 
@@ -148,7 +151,7 @@ fn a_face_at_the_edge_is_clipped_and_one_beyond_is_none() {
 #[test]
 fn hostile_numbers_are_a_fault_or_finite() {
     let letterbox = lay(1000, 500, 320);
-    let frame = Frame::Scene(letterbox);
+    let frame = Frame::Scene { letterbox, kept: None };
     for (channel, value) in [(0, f32::NAN), (3, f32::INFINITY), (14, f32::NEG_INFINITY)] {
         let mut outputs = nothing(letterbox.canvas);
         let mut cell = [0.0; 15];
@@ -162,6 +165,34 @@ fn hostile_numbers_are_a_fault_or_finite() {
     let faces = faces(outputs, letterbox);
     assert_eq!(faces.len(), 1);
     assert_eq!((faces[0].confidence, faces[0].area.width, faces[0].area.height), (1.0, 1000.0, 500.0));
+}
+
+#[test]
+fn the_surest_faces_are_cut_out_of_the_decoded_picture() {
+    let gray = ImageInputSpec {
+        name: "image".to_owned(),
+        width: 8,
+        height: 8,
+        color: Color::Gray,
+        fit: Fit::Cover,
+        filter: Filter::Bilinear,
+        scale: 1.0,
+        mean: vec![0.0],
+        std: vec![1.0],
+    };
+    let cut = Cut { crop: Arc::new(Crop::new(Preprocessing::new(&gray), 0.0)), most: 1 };
+    let png = Bytes::from(pictures::png(&pictures::draw(640, 320)));
+    let input = Input::Image(png).looked_at(Look { side: None, cut: Some(cut) });
+    let Prepared { frame, .. } = task().prepare(input).unwrap();
+    let Frame::Scene { letterbox, kept: Some(Kept { picture, cut }) } = &frame else { panic!("{frame:?}") };
+    assert_eq!(picture.channels(), Channels::Rgb);
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[0], [2, 1], &[2.0, 0.5, 0.5, 0.0, 0.0]);
+    put(&mut outputs[0], [7, 1], &[4.0, 0.5, 0.5, 0.0, 0.0]);
+    let Answer::Faces { faces, .. } = task().answer(outputs, &frame).unwrap() else { panic!("no faces") };
+    let expected = cut.crop.cut(picture, Area { x: 448.0, y: 64.0, width: 64.0, height: 64.0 }).unwrap();
+    assert_eq!((expected.width(), expected.height()), (8, 8));
+    assert_eq!((faces.len(), faces[0].cut.as_ref(), faces[1].cut.as_ref()), (2, Some(&expected), None));
 }
 
 #[test]
@@ -180,7 +211,7 @@ fn what_is_compared_is_scores_and_places() {
     let probes = task.probes();
     let Prepared { row, frame, .. } = &probes[0];
     assert_eq!((probes.len() as u64, row[0].shape()), (N_PROBES, [3, 128, 128].as_slice()));
-    let Frame::Scene(letterbox) = frame else { panic!("{frame:?}") };
+    let Frame::Scene { letterbox, .. } = frame else { panic!("{frame:?}") };
     let mut outputs = nothing(letterbox.canvas);
     put(&mut outputs[1], [0, 0], &[0.0, 1.0]);
     let compared = task.compared(outputs, frame).unwrap();

@@ -27,12 +27,17 @@ impl Lepton {
 
     /// Starts the server with settings from the environment and waits until it is ready.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(&super::models(), settings)
+    }
+
+    /// As [`Lepton::start_with`], with the models of another folder.
+    pub fn start_in(models: &Path, settings: &[(&str, &str)]) -> Self {
         // A folder without a config.toml: the defaults.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let n = SERVERS.fetch_add(1, Ordering::Relaxed);
         let log = folder.join(format!("server-{}-{n}.log", std::process::id()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_lepton"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--models"]).arg(super::models());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--models"]).arg(models);
         command.envs(settings.iter().copied()).current_dir(folder).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(File::create(&log).expect("a log"));
         let mut child = command.spawn().expect("the binary starts");
