@@ -129,13 +129,14 @@ mod tests {
         /// Takes `n` jobs, then ends.
         fn take(self: &Arc<Self>, n: usize) -> thread::JoinHandle<()> {
             let sleeper = Arc::clone(self);
-            thread::spawn(move || {
+            let work = move || {
                 let mut queued = sleeper.queued.lock().unwrap();
                 while *queued < n {
                     queued = sleeper.bell.wait(queued, None);
                     sleeper.woken.fetch_add(1, Ordering::Relaxed);
                 }
-            })
+            };
+            thread::Builder::new().name("sleeper".to_owned()).spawn(work).unwrap()
         }
 
         fn queue(&self) {
