@@ -89,7 +89,9 @@ pub(super) async fn classify(
 
     let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
     let inputs = inputs(state, Takes::Images, &asked.form, body).await?;
-    let most = (MOST_OF_ALL / inputs.len().max(1)).clamp(1, MOST_OF_ONE);
+    // One crowd leaves half of the queue to others, also where the queue is short.
+    let most_of_all = MOST_OF_ALL.min(state.config().pool.queue_rows / 2);
+    let most = (most_of_all / inputs.len().max(1)).clamp(1, MOST_OF_ONE);
     let look = Look { side, cut: Some(Cut { crop: Arc::clone(crop), most }) };
     let replies = slot.submit(inputs.into_iter().map(|input| input.looked_at(look.clone())).collect())?;
 

@@ -102,7 +102,7 @@ mod tests {
         let timing =
             ServerTiming::of(&[cost(1)], Duration::from_millis(1), Class::Interactive, Balance::Fast)
                 .then(&[cost(2), cost(4)]);
-        insta::assert_snapshot!(timing, @"");
+        insta::assert_snapshot!(timing, @r#"queue;dur=0.020, prepare;dur=0.040, infer;dur=0.060, answer;dur=0.080, total;dur=1.000, cpu;dur=0.150, batch;desc="4", class;desc="interactive", balance;desc="fast""#);
     }
 
     #[test]

@@ -232,7 +232,7 @@ mod tests {
         let face = Face { area, confidence: 0.5, landmarks: None, cut: None };
         let ranked = Ranked(vec![Scored { label: "neutral".into(), score: 1.0 }]);
         let image = ImageBody::read((9, 9), &[face.clone(), face], &[&ranked], 1);
-        insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @"");
+        insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @r#"{"width":9,"height":9,"faces":[{"box":{"x":1.0,"y":2.0,"width":3.0,"height":4.0},"confidence":0.5,"label":"neutral","score":1.0,"scores":[{"label":"neutral","score":1.0}]},{"box":{"x":1.0,"y":2.0,"width":3.0,"height":4.0},"confidence":0.5,"label":null,"score":null,"scores":[]}]}"#);
     }
 
     #[test]

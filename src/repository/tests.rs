@@ -97,3 +97,13 @@ fn a_broken_network_is_told_by_its_plain_name() {
     assert!(error.starts_with("3/model.onnx: "), "{error}");
     assert!(!error.contains(dir.path().to_str().unwrap()), "{error}");
 }
+
+#[test]
+fn a_detector_that_would_hold_many_pictures_at_once_is_refused() {
+    let detector = "[task.face-detection]\nsides = [320]\noutputs = []\n[task.face-detection.input]\nname = 'image'\n\
+                    color = 'rgb'\nmean = [0.5]\nstd = [0.25]\n[batch]\nmax_rows = 8\n";
+    let Err(error) = scanned(&[("eyes/model.toml", detector), ("eyes/1/model.onnx", "")]) else {
+        panic!("8 rows")
+    };
+    assert_eq!(error, "the model `eyes`: model.toml: batch.max_rows is 8; a detector allows 1");
+}

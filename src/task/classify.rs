@@ -276,6 +276,7 @@ mod tests {
     #[test]
     fn a_spec_that_does_not_fit_the_network_is_refused_with_both_numbers() {
         let cases = [
+            (refusal(|spec, _| spec.margin = -0.5), "margin is -0.5, but -0.4 to 2 are allowed"),
             (
                 refusal(|spec, _| spec.input.width = 48),
                 "model.toml gives width 48, but input \"image\" takes 32",
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn the_manifest_of_a_classifier_is_read() {
-        let text = "[task.image-classification.input]\nname = 'image'\nwidth = 32\nheight = 24\ncolor = 'rgb'\n\
+        let text = "[task.image-classification]\nmargin = 0.25\n[task.image-classification.input]\nname = 'image'\nwidth = 32\nheight = 24\ncolor = 'rgb'\n\
                     mean = [0.5]\nstd = [0.5, 0.5, 0.5]\n";
         let manifest: Manifest = toml::from_str(text).unwrap();
         assert_eq!(manifest.task, TaskSpec::ImageClassification(spec()));

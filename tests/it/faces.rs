@@ -173,7 +173,7 @@ fn every_face_is_found_and_read() {
         assert_eq!(alone["label"], face["label"]);
         let difference =
             alone["score"].as_f64().expect("a number") - face["score"].as_f64().expect("a number");
-        assert!(difference.abs() < 1e-3, "{alone} {face}");
+        assert!(difference.abs() < 0.02, "{alone} {face}");
     }
 }
 
