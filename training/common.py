@@ -66,10 +66,14 @@ def hash_share(content: bytes) -> float:
 
 
 class Clock:
-    """Wall-clock time since the recipe began."""
+    """Wall-clock time since the recipe began, earlier parts of a run included."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
+
+    def resume(self, minutes: float) -> None:
+        """Count what an earlier part of the run took."""
+        self._began = time.monotonic() - minutes * 60
 
     def minutes(self) -> float:
         return (time.monotonic() - self._began) / 60
@@ -88,6 +92,11 @@ class Average:
         self.model = copy.deepcopy(model).eval()
         self._decay = decay
         self._steps = 0
+
+    def resume(self, state: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Go on from the average of a run that had made so many steps."""
+        self.model.load_state_dict(state)
+        self._steps = steps
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
