@@ -22,8 +22,9 @@ from photos import DEVELOPMENT_SHARE, Photo, Photos, load
 from scenes import Scenes
 
 LONG_SIDES = (320, 640)
-EPOCHS, STEPS_PER_EPOCH = 26, 250
+EPOCHS, STEPS_PER_EPOCH = 18, 250
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 0.05
+LEVEL_SHARE = 0.45
 THRESHOLD = 0.5
 GOLDEN_CASES, GOLDEN_HEIGHT, GOLDEN_WIDTH = 2, 64, 96
 GOLDEN_FORMULA = "pixel(c, x, y, i) = (x * 7 + y * 13 + c * 31 + i * 29) % 256, image = (pixel / 255 - 0.5) / 0.25"
@@ -53,7 +54,7 @@ def train(photos: Photos, steps: int, seed: int, checkpoint: Path | None, clock:
     totals: dict[str, float] = {}
     for step, batch in zip(range(first, steps), batches(Scenes(photos, seed), range(first, steps))):
         for group in optimiser.param_groups:
-            group["lr"] = PEAK_RATE * common.cosine(step, steps, min(300, steps // 8 + 1))
+            group["lr"] = PEAK_RATE * rate(step, steps)
         pixels, *faces = batch
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
@@ -76,6 +77,16 @@ def train(photos: Photos, steps: int, seed: int, checkpoint: Path | None, clock:
                             "optimiser": optimiser.state_dict()}, buffer)
                 common.write(checkpoint, buffer.getvalue())
     return average.model.to(memory_format=torch.contiguous_format)
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a linear warm-up, level, then half a cosine to zero.
+
+    While it is level, a run that was stopped may go on with more epochs or fewer.
+    """
+    level = int(LEVEL_SHARE * steps)
+    warmup = min(300, steps // 8 + 1)
+    return common.cosine(step, steps, warmup) if step < warmup else common.cosine(max(0, step - level), steps - level, 0)
 
 
 def batches(scenes: Scenes, numbers: range) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -172,7 +183,7 @@ def main() -> None:
     clock.log(f"{len(photos.drawn)} photographs with drawn boxes and {len(photos.portraits)} portraits to train on, "
               f"{len(photos.development)} to measure on")
     steps = 20 if options.smoke else options.epochs * STEPS_PER_EPOCH
-    checkpoint = None if options.smoke else options.cache / f"detector-{options.seed}-{steps}.pt"
+    checkpoint = None if options.smoke else options.cache / f"detector-{options.seed}.pt"
     model = fold(train(photos, steps, options.seed, checkpoint, clock))
 
     half = [photo for photo in photos.development if photo.share < DEVELOPMENT_SHARE / 2]
