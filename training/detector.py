@@ -234,6 +234,7 @@ def main() -> None:
         "time_small": f"{network.milliseconds(256, 320):.1f}", "time_large": f"{network.milliseconds(480, 640):.1f}",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "drawn": len(photos.drawn), "portraits": f"{len(photos.portraits):,}", "development": len(photos.development),
+        "empty": len(photos.empty),
         "ignored": sum(int((photo.kinds < 0).sum()) for photo in photos.drawn), "cells": matching.CELLS_PER_FACE,
         "faces": faces, "wide": f"{photos.shift.wide:.2f}", "high": f"{photos.shift.high:.2f}",
         "down": f"{photos.shift.down:.2f}", "threshold": THRESHOLD, "overlap": boxes.OVERLAP,

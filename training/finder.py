@@ -20,7 +20,7 @@ import common
 
 MEAN, STD = 0.5, 0.25
 CHANNELS = 15
-LOWEST = 0.02  # candidates below that score are not looked at when measuring
+LOWEST = 0.002  # candidates below that score are not looked at when measuring
 
 
 # --- layers ---------------------------------------------------------------------------
