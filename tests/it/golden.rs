@@ -3,6 +3,14 @@
 //! `golden.json` beside each model was written by the training recipe: inputs and the logits that
 //! the trained network gave for them.
 
+use lepton::{
+    engine::{
+        Engine,
+        kernels::{Form, Precision},
+        tract::TractEngine,
+    },
+    tensor::{Data, Tensor},
+};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -116,5 +124,37 @@ fn faces_are_read_as_pytorch_read_them_alone_and_together() {
             assert_scores(&answer["faces"][0], &expected, tolerance, &format!("picture {i}"));
         }
         assert_eq!(alone["images"][0], together["images"][i]);
+    }
+}
+
+/// What the detector was given, by its golden file's formula: f32 [1, 3, 64, 96].
+fn scene(i: usize) -> Tensor {
+    let pixel = |c: usize, x: usize, y: usize| (x * 7 + y * 13 + c * 31 + i * 29) % 256;
+    let places = (0..3).flat_map(|c| (0..64).flat_map(move |y| (0..96).map(move |x| (c, x, y))));
+    let numbers = places.map(|(c, x, y)| (pixel(c, x, y) as f32 / 255.0 - 0.5) / 0.25);
+    Tensor::new(vec![1, 3, 64, 96], Data::F32(numbers.collect())).expect("as many numbers")
+}
+
+#[test]
+fn scenes_are_read_as_pytorch_read_them_by_tract_and_by_the_kernels() {
+    let network = models().join("face-detector/1/model.onnx");
+    let network = std::fs::read(&network).unwrap_or_else(|e| panic!("{}: {e}", network.display()));
+    for form in [None, Form::best(Precision::F32)] {
+        let engine = TractEngine::load_with(&network, None, form).expect("a network");
+        let mut session = engine.open().expect("a session");
+        for case in golden("face-detector") {
+            let i = case["i"].as_u64().expect("an index") as usize;
+            let outputs = session.run(vec![scene(i)]).expect("an answer");
+            for (port, output) in engine.signature().outputs.iter().zip(&outputs) {
+                let expected = case[port.name.as_str()].as_array().expect("the output's numbers");
+                let found = output.as_f32().expect("f32");
+                assert_eq!(found.len(), expected.len(), "{}", port.name);
+                for (found, expected) in found.iter().zip(expected) {
+                    let expected = expected.as_f64().expect("a number");
+                    let near = (f64::from(*found) - expected).abs() <= IN_F32 * expected.abs().max(1.0);
+                    assert!(near, "{form:?}, scene {i}, {}: {found} for {expected}", port.name);
+                }
+            }
+        }
     }
 }
