@@ -6,7 +6,7 @@ use lepton::{
     config::Config,
     http::AppState,
     metrics::Metrics,
-    pool::{Declared, ModelPool, PoolOptions, Rule, ring_once_a_round},
+    pool::{Declared, ModelPool, PoolOptions, Rule, before_parking},
     server::Server,
 };
 use tokio::{net::TcpListener, sync::oneshot};
@@ -35,8 +35,11 @@ impl Served {
         };
         let pool = ModelPool::start(&options, models, &metrics)?;
         let thread = thread::Builder::new().name("server".to_owned()).spawn(move || {
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            let runtime = ring_once_a_round(runtime.worker_threads(1).enable_all()).build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .on_thread_park(before_parking)
+                .enable_all()
+                .build()?;
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
                 pool.ready().await.map_err(|(name, reason)| format!("{name}: {reason}"))?;

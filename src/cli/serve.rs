@@ -21,7 +21,7 @@ use crate::{
     cores,
     http::AppState,
     metrics::{Metrics, Readiness},
-    pool::{ModelPool, ring_once_a_round},
+    pool::{ModelPool, before_parking},
     server::Server,
 };
 
@@ -30,10 +30,13 @@ const STOPPED_TWICE: i32 = 130;
 
 /// Serves until a signal, or until a model fails to load.
 pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(config.server.io_threads).thread_name("lepton-io").enable_all();
-    let runtime =
-        ring_once_a_round(&mut runtime).build().context("cannot start the threads that move bytes")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.server.io_threads)
+        .thread_name("lepton-io")
+        .on_thread_park(before_parking)
+        .enable_all()
+        .build()
+        .context("cannot start the threads that move bytes")?;
     let metrics = Arc::new(Metrics::new());
     // Listening comes before loading: whoever watches the process can ask it how far it is.
     let listener = runtime.block_on(listen(config.server.listen))?;

@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::runtime;
-
 /// How long a thread that has more to do leaves workers asleep.
 const LONGEST: Duration = Duration::from_micros(50);
 
@@ -39,15 +37,13 @@ impl Drop for PutOff {
     }
 }
 
-/// Lets the threads of a runtime wake workers once a round.
-pub fn ring_once_a_round(runtime: &mut runtime::Builder) -> &mut runtime::Builder {
-    runtime.on_thread_park(|| {
-        let put_off = ROUND.with_borrow_mut(|round| {
-            round.parks = true;
-            round.put_off.take()
-        });
-        drop(put_off);
-    })
+/// Says that this thread is about to park: what it has put off is done, and it may put off what comes next.
+pub fn before_parking() {
+    let put_off = ROUND.with_borrow_mut(|round| {
+        round.parks = true;
+        round.put_off.take()
+    });
+    drop(put_off);
 }
 
 /// Does now what this thread has put off, if anything: something that takes long is to be done.
@@ -112,6 +108,8 @@ mod tests {
         thread,
     };
 
+    use tokio::runtime;
+
     use super::*;
 
     /// A worker that counts how often it is woken, and a way to wait until it sleeps.
@@ -146,7 +144,7 @@ mod tests {
     }
 
     fn runtime() -> runtime::Runtime {
-        ring_once_a_round(runtime::Builder::new_multi_thread().worker_threads(1)).build().unwrap()
+        runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(before_parking).build().unwrap()
     }
 
     #[test]

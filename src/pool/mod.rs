@@ -35,7 +35,7 @@ use std::{
 };
 
 pub use self::{
-    bell::{end_round, ring_once_a_round},
+    bell::{before_parking, end_round},
     cost::{Best, Measured},
     model::{Model, State},
     policy::{Class, Rule},

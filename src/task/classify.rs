@@ -331,8 +331,8 @@ mod tests {
 
     #[test]
     fn the_manifest_of_a_classifier_is_read() {
-        let text = "[task.image-classification]\nmargin = 0.25\n[task.image-classification.input]\nname = 'image'\nwidth = 32\nheight = 24\ncolor = 'rgb'\n\
-                    mean = [0.5]\nstd = [0.5, 0.5, 0.5]\n";
+        let text = "[task.image-classification]\nmargin = 0.25\n[task.image-classification.input]\nname = 'image'\n\
+                    width = 32\nheight = 24\ncolor = 'rgb'\nmean = [0.5]\nstd = [0.5, 0.5, 0.5]\n";
         let manifest: Manifest = toml::from_str(text).unwrap();
         assert_eq!(manifest.task, TaskSpec::ImageClassification(spec()));
     }

@@ -7,16 +7,14 @@
 
 mod draft;
 mod slots;
+mod spare;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, ops::Range, sync::Arc};
 
 pub use self::draft::{Draft, Extent, Value};
+use self::spare::{Keep, Spare};
 use super::{
     Precision,
     aligned::Aligned,
@@ -39,6 +37,7 @@ pub struct Program {
     /// Numbers of a picture in a buffer: maps, and rows.
     n_maps: usize,
     n_rows: usize,
+    precision: Precision,
     spare: Spare,
 }
 
@@ -51,23 +50,6 @@ struct Leg {
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Program({} steps)", self.legs.iter().map(|leg| leg.steps.len()).sum::<usize>())
-    }
-}
-
-/// Buffers that no run uses just now, by the numbers of their maps.
-enum Spare {
-    F32(Pool<f32>),
-    Bf16(Pool<Bf16>),
-}
-
-type Pool<N> = Mutex<Vec<Scratch<N>>>;
-
-impl Spare {
-    fn of(precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32(Pool::default()),
-            Precision::Bf16 => Self::Bf16(Pool::default()),
-        }
     }
 }
 
@@ -166,23 +148,15 @@ impl Program {
         assert!(answers.len() == self.n_answers.len(), "a slice for each answer");
         assert!(inputs.iter().map(|input| input.len()).zip(&self.n_inputs).all(fits), "whole pictures come");
         assert!(answers.iter().map(|it| it.len()).zip(&self.n_answers).all(fits), "as many go");
-        match &self.spare {
-            Spare::F32(pool) => self.run_in(pool, n_pictures, inputs, answers),
-            Spare::Bf16(pool) => self.run_in(pool, n_pictures, inputs, answers),
+        match self.precision {
+            Precision::F32 => self.run_in::<f32>(n_pictures, inputs, answers),
+            Precision::Bf16 => self.run_in::<Bf16>(n_pictures, inputs, answers),
         }
     }
 
-    fn run_in<N: Number>(
-        &self,
-        pool: &Pool<N>,
-        n_pictures: usize,
-        inputs: &[&[f32]],
-        answers: &mut [&mut [f32]],
-    ) {
-        let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let spare = lock().pop();
+    fn run_in<N: Keep>(&self, n_pictures: usize, inputs: &[&[f32]], answers: &mut [&mut [f32]]) {
         // What no run has touched of a buffer takes no memory.
-        let mut scratch = spare.unwrap_or_else(|| Scratch {
+        let mut scratch = self.spare.take().unwrap_or_else(|| Scratch::<N> {
             maps: Aligned::zeros(self.n_maps * self.n_pictures),
             rows: Aligned::zeros(self.n_rows * self.n_pictures),
         });
@@ -196,7 +170,8 @@ impl Program {
                 }
             }
         }
-        lock().push(scratch);
+        let n_bytes = size_of::<N>() * self.n_maps + size_of::<f32>() * self.n_rows;
+        self.spare.give(n_bytes * self.n_pictures, scratch);
     }
 }
 

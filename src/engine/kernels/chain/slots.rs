@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use super::{
-    Kind, Leg, Place, Program, Room, Spare, Step, Work,
+    Kind, Leg, Place, Program, Room, Step, Work,
     draft::{Draft, Extent, Fused, Line, Value},
+    spare::Spare,
 };
 use crate::engine::kernels::{Precision, bf16::Bf16, maps::Layout};
 
@@ -60,7 +61,8 @@ pub(super) fn placed(draft: &Draft, lines: Vec<Line>, bounds: Bounds) -> Option<
         n_pictures,
         n_maps: slots.ends[0],
         n_rows: slots.ends[1],
-        spare: Spare::of(draft.precision),
+        precision: draft.precision,
+        spare: Spare::new(),
     })
 }
 
