@@ -28,8 +28,9 @@ CALIBRATION_BINS = 15
 # --- command line and reproducibility -------------------------------------------------
 
 
-def arguments(description: str, model: str, epochs: int) -> argparse.Namespace:
-    """Parse the flags that both recipes take; paths are resolved, nothing is created."""
+def arguments(description: str, model: str, epochs: int, switches: Mapping[str, str] | None = None
+              ) -> argparse.Namespace:
+    """Parse the flags that every recipe takes and switches of its own; nothing is created."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data",
                         help="folder of the data sets (default: ../shared/data beside the repository)")
@@ -42,6 +43,8 @@ def arguments(description: str, model: str, epochs: int) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--smoke", action="store_true",
                         help="run every step on little data in under two minutes; the result is no good")
+    for switch, meaning in (switches or {}).items():
+        parser.add_argument(switch, action="store_true", help=meaning)
     options = parser.parse_args()
     if options.out is None:
         options.out = options.cache / f"smoke-{model}" if options.smoke else REPOSITORY / "models" / model
@@ -66,7 +69,7 @@ def hash_share(content: bytes) -> float:
 
 
 class Clock:
-    """Wall-clock time since the recipe began, earlier parts of a run included."""
+    """Wall-clock time since the recipe began, earlier parts of a stopped run included, the pause between them not."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -91,17 +94,17 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
         self._decay = decay
-        self._steps = 0
+        self.steps = 0
 
     def resume(self, state: Mapping[str, torch.Tensor], steps: int) -> None:
         """Go on from the average of a run that had made so many steps."""
         self.model.load_state_dict(state)
-        self._steps = steps
+        self.steps = steps
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        self._steps += 1
-        keep = min(self._decay, self._steps / (self._steps + 10))
+        self.steps += 1
+        keep = min(self._decay, self.steps / (self.steps + 10))
         for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values()):
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs, 1 - keep)

@@ -2,133 +2,48 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import tarfile
+import json
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import common
+from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise
 
-LABELS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
-SIDE = 48
-MEAN, STD = 0.5, 0.25
-EPOCHS = 24
-SMALL_SIDE, SMALL_SHARE = 32, 0.6  # the first part of the steps sees small faces: less than half the work
+EPOCHS = 80
+GROWTH = ((0.5, 32), (0.75, 40))  # until this share of the steps faces are so small: less than half the work
+CALM = 0.8375  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
+CALM_STRENGTH = 0.5
+OPINION = 0.4  # share of the target that the network's own earlier answers have in the end
 BATCH = 128
 PEAK_RATE = 0.1
 WEIGHT_DECAY = 5e-4
+VIEWS = {
+    "as it is": View(), "square 1.1 times as large": View(growth=1.1), "square 1.2 times as large": View(growth=1.2),
+    "square 0.85 times as large": View(growth=0.85), "moved by a tenth of the side": View(right=0.1),
+    "tilted by 10 degrees": View(degrees=10), "tilted by 20 degrees": View(degrees=20),
+    "24 pixels enlarged to 48": View(pixels=24),
+}
 GOLDEN_CASES = 4
 GOLDEN_FORMULA = "pixel(x, y, i) = (x * 7 + y * 13 + i * 29) % 256, image = (pixel / 255 - 0.5) / 0.25"
 
 
-# --- data -----------------------------------------------------------------------------
-
-
-class Faces(NamedTuple):
-    """Faces of one split: pixels [n, 48, 48] uint8, shares of the votes [n, 8], shares by hash."""
-
-    pixels: np.ndarray
-    votes: np.ndarray
-    hashes: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The expression with the most votes."""
-        return self.votes.argmax(1)
-
-    def only(self, chosen: np.ndarray) -> "Faces":
-        """The chosen rows."""
-        return Faces(*(column[chosen] for column in self))
-
-
-def read(archive: Path) -> Faces:
-    """Read one FER+ split by the published protocol.
-
-    Faces whose majority is "unknown" or "not a face" are dropped. Of the others the votes for
-    the eight expressions count, without single votes where more than one agree on something.
-    """
-    pixels, votes, hashes = [], [], []
-    with tarfile.open(archive) as bundle:
-        files = {Path(member.name).name: member for member in bundle.getmembers() if member.isfile()}
-        rows = csv.DictReader(io.TextIOWrapper(bundle.extractfile(files["labels.csv"]), encoding="utf-8"))
-        for row in sorted(rows, key=lambda row: row["Image name"]):
-            counts = np.array([int(row[label]) for label in (*LABELS, "unknown", "NF")], np.float32)
-            if row["Image name"] not in files or counts.argmax() >= len(LABELS):
-                continue
-            counts = counts[: len(LABELS)]
-            if counts.max() > 1:
-                counts[counts <= 1] = 0
-            image = np.asarray(Image.open(bundle.extractfile(files[row["Image name"]])).convert("L"))
-            pixels.append(image)
-            votes.append(counts / counts.sum())
-            hashes.append(common.hash_share(image.tobytes()))
-    return Faces(np.stack(pixels), np.stack(votes), np.array(hashes))
-
-
-def load(data: Path, cache: Path) -> tuple[Faces, Faces]:
-    """Both splits, from the cache after the first time; no face of valid is in train."""
-    cached = cache / "ferplus.npz"
-    if not cached.exists():
-        train, valid = read(data / "ferplus-train.tar.xz"), read(data / "ferplus-valid.tar.xz")
-        buffer = io.BytesIO()
-        np.savez(buffer, *train, *valid)
-        common.write(cached, buffer.getvalue())
-    with np.load(cached) as columns:
-        arrays = [columns[key] for key in columns.files]
-    train, valid = Faces(*arrays[:3]), Faces(*arrays[3:])
-    return train.only(~np.isin(train.hashes, valid.hashes)), valid
-
-
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """Grey values 0..255 as the network wants them: [n, 1, 48, 48]."""
-    return ((pixels.float() / 255 - MEAN) / STD).unsqueeze(1)
-
-
-def augment(x: torch.Tensor) -> torch.Tensor:
-    """Random views of a batch [n, 1, 48, 48] with values 0..1."""
-    n = len(x)
-
-    def between(low: float, high: float) -> torch.Tensor:
-        return torch.rand(n) * (high - low) + low
-
-    angle, size, aspect = between(-0.22, 0.22), torch.exp(between(-0.22, 0.15)), torch.exp(between(-0.08, 0.08))
-    flip = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
-    cos, sin = torch.cos(angle) * size, torch.sin(angle) * size
-    matrix = torch.stack([torch.stack([cos * aspect * flip, -sin, between(-0.16, 0.16)], 1),
-                          torch.stack([sin * flip, cos / aspect, between(-0.16, 0.16)], 1)], 1)
-    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-    # Small and blurred faces: down and up again, one size for a part of the batch.
-    part = torch.rand(n) < 0.3
-    side = int(torch.randint(16, 40, ()))
-    if part.any():
-        small = F.interpolate(x[part], (side, side), mode="bilinear", antialias=True)
-        x[part] = F.interpolate(small, (SIDE, SIDE), mode="bilinear")
-
-    shape = (n, 1, 1, 1)
-    centre = x.mean((2, 3), keepdim=True)
-    x = (x - centre) * torch.exp(between(-0.5, 0.4)).view(shape) + centre + between(-0.18, 0.18).view(shape)
-    x = x.clamp_(0, 1)
-
-    # Erase a rectangle in some.
-    rows, columns = torch.arange(SIDE).view(1, SIDE, 1), torch.arange(SIDE).view(1, 1, SIDE)
-    top, left, high, wide = (torch.randint(0, limit, (n, 1, 1)) for limit in (SIDE, SIDE, 18, 18))
-    hole = (rows >= top) & (rows < top + high) & (columns >= left) & (columns < left + wide)
-    hole &= torch.rand(n, 1, 1) < 0.3
-    return torch.where(hole.unsqueeze(1), torch.rand(shape), x)
-
-
 # --- network --------------------------------------------------------------------------
+
+
+class Shape(NamedTuple):
+    """Channels of each stage, each at half the side of the one before, and the residual blocks in it."""
+
+    widths: tuple[int, ...] = (32, 96, 160)
+    blocks: tuple[int, ...] = (1, 1, 2)
+    side: int = SIDE
 
 
 class Block(nn.Module):
@@ -151,21 +66,22 @@ class Block(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A small residual network of plain dense convolutions: [n, 1, 48, 48] to [n, 8]."""
+    """A small residual network of plain dense convolutions: [n, 1, side, side] to [n, 8]."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, 32, 4, 2, 1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(32)
-        self.blocks = nn.Sequential(
-            Block(32, 32, 1),
-            Block(32, 64, 2),
-            Block(64, 128, 2),
-            Block(128, 128, 1),
-        )
+        self.shape = shape
+        inputs = shape.widths[0]
+        self.stem = nn.Conv2d(1, inputs, 4, 2, 1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(inputs)
+        self.blocks = nn.Sequential()
+        for stage, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
+            for block in range(count):
+                self.blocks.append(Block(inputs, width, 2 if stage > 0 and block == 0 else 1))
+                inputs = width
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.drop = nn.Dropout(0.2)
-        self.head = nn.Linear(128, len(LABELS))
+        self.drop = nn.Dropout(0.25)
+        self.head = nn.Linear(inputs, len(LABELS))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(F.relu(self.stem_norm(self.stem(x))))
@@ -185,7 +101,7 @@ def fold(model: FaceNet) -> FaceNet:
     return model
 
 
-def mega_flop(model: nn.Module) -> float:
+def mega_flop(model: FaceNet) -> float:
     """Millions of floating-point operations (two per multiply-add) for one image."""
     total = 0
 
@@ -195,7 +111,7 @@ def mega_flop(model: nn.Module) -> float:
 
     hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():
-        model(torch.zeros(1, 1, SIDE, SIDE))
+        model(torch.zeros(1, 1, model.shape.side, model.shape.side))
     for hook in hooks:
         hook.remove()
     return total / 1e6
@@ -204,44 +120,139 @@ def mega_flop(model: nn.Module) -> float:
 # --- recipe ---------------------------------------------------------------------------
 
 
-def train(faces: Faces, valid: Faces, epochs: int, clock: common.Clock) -> FaceNet:
-    """Train on the distribution of votes and return the averaged weights."""
-    model = FaceNet().to(memory_format=torch.channels_last)
-    average = common.Average(model, 0.998)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
-                                lr=PEAK_RATE, momentum=0.9, nesterov=True)
+class Run:
+    """Everything that changes while a network is trained, so that a run can stop and go on."""
+
+    def __init__(self, shape: Shape, votes: torch.Tensor) -> None:
+        # Ten votes are a rough measure: what was answered to other views of the same face smooths them.
+        self.opinions = votes.clone()
+        self.model = FaceNet(shape).to(memory_format=torch.channels_last)
+        self.average = common.Average(self.model, 0.998)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
+                                         lr=PEAK_RATE, momentum=0.9, nesterov=True)
+        self.epoch = 0
+
+    def hear(self, chosen: torch.Tensor, logits: torch.Tensor) -> None:
+        """Remember the answers to the faces of a batch that were not blended with others."""
+        plain = slice(mixed(len(chosen)), None)
+        self.opinions[chosen[plain]] = self.opinions[chosen[plain]].lerp(logits[plain].softmax(1), 0.4)
+
+    def save(self, path: Path, clock: common.Clock) -> None:
+        """Keep the state after a whole epoch."""
+        buffer = io.BytesIO()
+        torch.save({"epoch": self.epoch, "minutes": clock.minutes(), "model": self.model.state_dict(),
+                    "steps": self.average.steps, "average": self.average.model.state_dict(),
+                    "optimiser": self.optimiser.state_dict(), "opinions": self.opinions,
+                    "random": torch.get_rng_state()}, buffer)
+        common.write(path, buffer.getvalue())
+
+    def restore(self, path: Path, clock: common.Clock) -> None:
+        """Go back to where `save` was."""
+        state = torch.load(path)
+        clock.resume(state["minutes"])
+        self.epoch, self.average.steps, self.opinions = state["epoch"], state["steps"], state["opinions"]
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"])
+
+
+def face_side(done: float, side: int) -> int:
+    """How large faces are after this share of the steps: small ones first."""
+    for share, small in GROWTH:
+        if done < share:
+            return small * side // SIDE // 8 * 8
+    return side
+
+
+def train(faces: Faces, valid: Faces, epochs: int, shape: Shape, clock: common.Clock,
+          kept: Path | None, until: int) -> tuple[FaceNet, int]:
+    """Train on the distribution of votes and return the averaged weights with the epochs behind them.
+
+    With `kept` the run goes on from the epoch that this file holds, and leaves each epoch there.
+    It ends after the epoch `until`, wherever the learning rate is then.
+    """
     pixels, votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
+    run = Run(shape, votes)
+    if kept is not None and kept.exists():
+        run.restore(kept, clock)
+        clock.log(f"going on after epoch {run.epoch}")
     per_epoch = len(pixels) // BATCH
-    steps = max(1, epochs * per_epoch)
-    for step in range(steps):
-        if step % per_epoch == 0:
-            order = torch.randperm(len(pixels))
-        chosen = order[(step % per_epoch) * BATCH:][:BATCH]
-        for group in optimiser.param_groups:
-            group["lr"] = PEAK_RATE * common.cosine(step, steps, min(400, steps // 8 + 1))
-        x = (augment(pixels[chosen].float().unsqueeze(1) / 255) - MEAN) / STD
-        if step < SMALL_SHARE * steps:
-            x = F.interpolate(x, (SMALL_SIDE, SMALL_SIDE), mode="bilinear", antialias=True)
-        logits = model(x.contiguous(memory_format=torch.channels_last))
-        loss = common.soft_cross_entropy(logits, votes[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        average.update(model)
-        model.train()
-        if (step + 1) % per_epoch == 0 or step + 1 == steps:
-            right = common.accuracy(predict(average.model, valid), valid.labels)
-            clock.log(f"epoch {(step + 1) / per_epoch:.0f}/{epochs}: loss {loss.item():.3f}, valid {right:.4f}")
-    return average.model.to(memory_format=torch.contiguous_format)
+    steps = epochs * per_epoch
+    while run.epoch < until:
+        order = torch.randperm(len(pixels))[:per_epoch * BATCH]
+        losses = []
+        for step, chosen in enumerate(order.split(BATCH), run.epoch * per_epoch):
+            for group in run.optimiser.param_groups:
+                group["lr"] = PEAK_RATE * common.cosine(step, steps, min(400, steps // 8 + 1))
+            done = step / steps
+            calm = done >= CALM
+            x = augment(pixels[chosen], face_side(done, shape.side), CALM_STRENGTH if calm else 1.0)
+            target = votes[chosen].lerp(run.opinions[chosen], OPINION * done)
+            if not calm:
+                x, target = mix(x, target)
+            # Convolutions in bf16 take the matrix units of the processor where it has them.
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = run.model(x.contiguous(memory_format=torch.channels_last))
+            loss = common.soft_cross_entropy(logits.float(), target)
+            run.optimiser.zero_grad()
+            loss.backward()
+            run.optimiser.step()
+            run.average.update(run.model)
+            run.hear(chosen, logits.detach().float())
+            losses.append(loss.item())
+        run.epoch += 1
+        logits = predict(run.average.model, valid)
+        clock.log(f"epoch {run.epoch}/{epochs}: loss {np.mean(losses):.4f}, valid {vote_loss(logits, valid):.4f}, "
+                  f"{common.accuracy(logits, valid.labels):.4f}")
+        if kept is not None:
+            run.save(kept, clock)
+    return run.average.model.to(memory_format=torch.contiguous_format), run.epoch
 
 
 @torch.no_grad()
 def predict(model: FaceNet, faces: Faces) -> np.ndarray:
     """Logits of every face."""
     model.eval()
-    return np.concatenate([model(normalise(part)).numpy() for part in torch.from_numpy(faces.pixels).split(256)])
+    side = (model.shape.side, model.shape.side)
+    parts = (normalise(part) for part in torch.from_numpy(faces.pixels).split(256))
+    return np.concatenate([model(x if x.shape[2:] == side else F.interpolate(x, side, mode="bilinear")).numpy()
+                           for x in parts])
+
+
+def vote_loss(logits: np.ndarray, faces: Faces) -> float:
+    """Mean cross-entropy of the answers against the shares of votes."""
+    return float(common.soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(faces.votes)))
+
+
+def stages(shape: Shape) -> str:
+    """The stages in words."""
+    sides = (shape.side // 2 ** (stage + 1) for stage in range(len(shape.widths)))
+    return ", ".join(f"{count} of {width} channels at {side}x{side}"
+                     for count, width, side in zip(shape.blocks, shape.widths, sides))
+
+
+def frontier(here: Path) -> tuple[int, str]:
+    """What `face_frontier.py` found of shapes: the epochs that each had, and a table."""
+    found = json.loads((here / "face_frontier.json").read_text())
+    head = ["channels", "blocks", "side", "MFLOP", "parameters", "ONNX Runtime, us", "loss", "accuracy"]
+    rows = [("-".join(map(str, row["widths"])), "-".join(map(str, row["blocks"])), row["side"],
+             f"{row['mega_flop']:.0f}", f"{row['parameters']:,}", row["microseconds"], row["valid_loss"],
+             row["accuracy"])
+            for row in sorted(found["rows"], key=lambda row: row["mega_flop"])]
+    return found["epochs"], common.table(head, rows)
+
+
+def margin(here: Path) -> tuple[str, str]:
+    """What `face_margin.py` found of crops: the growth of a detector's square by either padding, and a table."""
+    found = json.loads((here / "face_margin.json").read_text())
+    head = ["crops", "faces found", "growth: median, 10 %, 90 %", "width to height", "moved right", "moved down"]
+    rows = [(name, row["found"], ", ".join(map(str, row["growth"])), row["wide_to_high"][0], row["right"][0],
+             row["down"][0])
+            for name, row in found["edge"].items() if isinstance(row, dict)]
+    return f"{found['edge']['growth']} and {found['reflect']['growth']}", common.table(head, rows)
 
 
 def golden(model: FaceNet) -> dict:
@@ -255,15 +266,22 @@ def golden(model: FaceNet) -> dict:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, "face", EPOCHS)
+    options = common.arguments(__doc__, "face", EPOCHS, {
+        "--early": "train no further: write what the last whole epoch of a stopped run left"})
     common.start(options.seed, options.threads)
     clock = common.Clock()
+    here = Path(__file__).parent
+    frontier_epochs, frontier_table = frontier(here)
+    growth, margin_table = margin(here)
     faces, valid = load(options.data, options.cache)
     if options.smoke:
         faces, valid = faces.only(np.arange(2048)), valid.only(np.arange(512))
     clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
 
-    model = fold(train(faces, valid, options.epochs, clock))
+    kept = options.cache / f"face-{options.epochs}-{options.seed}.pt"
+    until = 0 if options.early else options.epochs
+    model, done = train(faces, valid, options.epochs, Shape(), clock, None if options.smoke else kept, until)
+    model = fold(model)
     logits, labels = predict(model, valid), valid.labels
     fitted = valid.hashes < 0.5
     temperature = common.fit_temperature([(logits[fitted], labels[fitted])])
@@ -278,7 +296,8 @@ def main() -> None:
     of_class = [correct[labels == k] for k in range(len(LABELS))]
     per_class = [(label, len(rows), float(rows.mean()) if len(rows) else "none")
                  for label, rows in zip(LABELS, of_class)]
-    here = Path(__file__).parent
+    views = [(name, common.accuracy(predict(model, valid._replace(pixels=look(valid.pixels, view))), labels))
+             for name, view in VIEWS.items()]
     facts = {
         "accuracy": f"{correct.mean():.4f}",
         "classes": common.table(["expression", "faces", "share recognised"], per_class),
@@ -288,7 +307,11 @@ def main() -> None:
         "mega_flop": f"{mega_flop(model):.0f}",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "train": f"{len(faces.pixels):,}", "valid": f"{len(valid.pixels):,}",
-        "epochs": options.epochs, "seed": options.seed, "threads": options.threads,
+        "views": common.table(["crop", "share recognised"], views),
+        "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
+        "calm": f"{100 * (1 - CALM):.0f} %",
+        "frontier_epochs": frontier_epochs, "frontier": frontier_table, "growth": growth, "margin": margin_table,
+        "epochs": done if done == options.epochs else f"{done} of {options.epochs}", "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
     common.write(options.out / "1" / "model.onnx", network)
