@@ -1,7 +1,7 @@
 # A static binary and the models, nothing else: no shell, no library, no user database.
 #
 #   docker build -t lepton .
-#   docker run --rm -p 8080:8080 --read-only --memory 128m lepton
+#   docker run --rm -p 8080:8080 --read-only --memory 256m lepton
 
 # Any image with cargo and a C compiler.
 ARG BUILDER=rust:1.95-bookworm
@@ -26,8 +26,10 @@ COPY --from=build /image /
 WORKDIR /
 # Nobody by number: an image without /etc/passwd has no names.
 USER 65532:65532
+# The allocator gives memory back after 10 ms instead of a second: containers are small.
 ENV LEPTON_SERVER_LISTEN=0.0.0.0:8080 \
-    LEPTON_MODELS_DIR=/models
+    LEPTON_MODELS_DIR=/models \
+    MIMALLOC_PURGE_DELAY=10
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=2s --retries=3 CMD ["/lepton", "health"]

@@ -239,8 +239,8 @@ def frontier(here: Path) -> tuple[int, str]:
     found = json.loads((here / "face_frontier.json").read_text())
     head = ["channels", "blocks", "side", "MFLOP", "parameters", "ONNX Runtime, us", "loss", "accuracy"]
     rows = [("-".join(map(str, row["widths"])), "-".join(map(str, row["blocks"])), row["side"],
-             f"{row['mega_flop']:.0f}", f"{row['parameters']:,}", row["microseconds"], row["valid_loss"],
-             row["accuracy"])
+             f"{row['mega_flop']:.0f}", f"{row['parameters']:,}", row["microseconds"],
+             *(row.get(key, "not trained") for key in ("valid_loss", "accuracy")))
             for row in sorted(found["rows"], key=lambda row: row["mega_flop"])]
     return found["epochs"], common.table(head, rows)
 
@@ -311,7 +311,8 @@ def main() -> None:
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
         "calm": f"{100 * (1 - CALM):.0f} %",
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "growth": growth, "margin": margin_table,
-        "epochs": done if done == options.epochs else f"{done} of {options.epochs}", "seed": options.seed, "threads": options.threads,
+        "epochs": done if done == options.epochs else f"{done} of {options.epochs}",
+        "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
     common.write(options.out / "1" / "model.onnx", network)

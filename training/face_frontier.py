@@ -1,7 +1,8 @@
 """Train networks of several shapes on the same short budget and write `face_frontier.json`, which the card shows.
 
 The budget is a small part of the recipe's: it ranks shapes, it does not say how good they become.
-A shape that is in the file already is not trained again.
+What each costs is measured first. A shape that the file holds already is not measured or trained again,
+so that the script can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnxruntime
 import torch
 
 import common
-from face import Shape, fold, mega_flop, predict, train, vote_loss
+from face import FaceNet, Shape, fold, mega_flop, predict, train, vote_loss
 from faces import load
 
 # Widths of the stages, blocks in each, side of the faces.
@@ -45,6 +46,15 @@ def microseconds(network: bytes, shape: Shape) -> float:
     return min(times) * 1e6
 
 
+def cost(shape: Shape) -> dict:
+    """What a network of this shape costs, trained or not."""
+    model = fold(FaceNet(shape))
+    network = common.export(model, torch.zeros(2, 1, shape.side, shape.side), "image", {0: "batch"})
+    return {**shape._asdict(), "mega_flop": round(mega_flop(model), 1),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "microseconds": round(microseconds(network, shape))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=common.REPOSITORY.parent / "shared" / "data")
@@ -58,24 +68,22 @@ def main() -> None:
     found = json.loads(options.out.read_text()) if options.out.exists() else {"epochs": options.epochs, "rows": []}
     if found["epochs"] != options.epochs:
         parser.error(f"{options.out} holds a budget of {found['epochs']} epochs")
-    known = {(*row["widths"], *row["blocks"], row["side"]) for row in found["rows"]}
+    known = {(*row["widths"], *row["blocks"], row["side"]): row for row in found["rows"]}
+    common.start(options.seed, options.threads)
     for shape in SHAPES:
-        if (*shape.widths, *shape.blocks, shape.side) in known:
+        if (*shape.widths, *shape.blocks, shape.side) not in known:
+            found["rows"].append(cost(shape))
+            common.write_json(options.out, found)
+    for row in found["rows"]:
+        if "accuracy" in row:
             continue
+        shape, clock = Shape(tuple(row["widths"]), tuple(row["blocks"]), row["side"]), common.Clock()
         common.start(options.seed, options.threads)
-        clock = common.Clock()
         model, _ = train(faces, valid, options.epochs, shape, clock, None, options.epochs)
-        model = fold(model)
-        logits = predict(model, valid)
-        network = common.export(model, torch.zeros(2, 1, shape.side, shape.side), "image", {0: "batch"})
-        found["rows"].append({
-            **shape._asdict(), "mega_flop": round(mega_flop(model), 1),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "microseconds": round(microseconds(network, shape)),
-            "valid_loss": round(vote_loss(logits, valid), 4),
-            "accuracy": round(common.accuracy(logits, valid.labels), 4),
-        })
-        clock.log(str(found["rows"][-1]))
+        logits = predict(fold(model), valid)
+        row |= {"valid_loss": round(vote_loss(logits, valid), 4),
+                "accuracy": round(common.accuracy(logits, valid.labels), 4)}
+        clock.log(str(row))
         common.write_json(options.out, found)
 
 

@@ -6,7 +6,7 @@
 use crate::config::{ByteSize, Config};
 
 /// What the process holds before any request, in bytes: its code, the shipped networks and their plans.
-const BASE: u64 = 64 << 20;
+const BASE: u64 = 128 << 20;
 
 /// The least that any of these limits is lowered to, in bytes.
 const LEAST: u64 = 1 << 20;
@@ -55,13 +55,13 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container_of_128_mib_a_photograph_of_12_megapixels_still_fits() {
+    fn in_a_container_of_256_mib_a_photograph_of_12_megapixels_still_fits() {
         let mut config = Config::default();
-        let keys: Vec<_> = config.fit(128 << 20, 2).iter().map(|lowered| lowered.key).collect();
+        let keys: Vec<_> = config.fit(256 << 20, 2).iter().map(|lowered| lowered.key).collect();
         assert_eq!(keys, ["pool.queue_bytes", "limits.image_memory"]);
         assert_eq!(
             (config.pool.queue_bytes, config.limits.image_memory),
-            (ByteSize::mib(21), ByteSize::mib(21))
+            (ByteSize::mib(42), ByteSize::mib(42))
         );
         config.check().unwrap();
     }

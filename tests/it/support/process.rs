@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 /// Tells the logs of one test run apart.
@@ -72,6 +73,20 @@ impl Lepton {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
         let line = status.lines().find(|line| line.starts_with(figure)).expect("the figure");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
+    /// The peak resident size in KiB once it has stood still for a second: batches are measured in idle
+    /// time after the server is ready, and that takes memory, too.
+    pub fn settled_peak_kib(&self) -> u64 {
+        let (mut peak, mut since) = (self.memory_kib("VmHWM"), Instant::now());
+        while since.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = self.memory_kib("VmHWM");
+            if now > peak {
+                (peak, since) = (now, Instant::now());
+            }
+        }
+        peak
     }
 }
 
