@@ -127,6 +127,22 @@ def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
 # --- measuring ------------------------------------------------------------------------
 
 
+def flop(model: nn.Module, x: torch.Tensor) -> int:
+    """Floating-point operations (two per multiply-add) of the convolutions for one input."""
+    total = 0
+
+    def count(layer: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal total
+        total += 2 * layer.weight.numel() * output[0, 0].numel()
+
+    hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of rows whose largest logit is the label."""
     return float((logits.argmax(1) == labels).mean())

@@ -103,18 +103,8 @@ def fold(model: FaceNet) -> FaceNet:
 
 def mega_flop(model: FaceNet) -> float:
     """Millions of floating-point operations (two per multiply-add) for one image."""
-    total = 0
-
-    def count(layer: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal total
-        total += 2 * layer.weight.numel() * output[0, 0].numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    with torch.no_grad():
-        model(torch.zeros(1, 1, model.shape.side, model.shape.side))
-    for hook in hooks:
-        hook.remove()
-    return total / 1e6
+    side = model.shape.side
+    return common.flop(model, torch.zeros(1, 1, side, side)) / 1e6
 
 
 # --- recipe ---------------------------------------------------------------------------

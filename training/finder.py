@@ -113,18 +113,7 @@ def fold(model: FaceDetector) -> FaceDetector:
 
 def giga_flop(model: nn.Module, height: int, width: int) -> float:
     """Thousand millions of floating-point operations (two per multiply-add) for one picture."""
-    total = 0
-
-    def count(layer: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal total
-        total += 2 * layer.weight.numel() * output[0, 0].numel()
-
-    hooks = [layer.register_forward_hook(count) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    with torch.no_grad():
-        model(torch.zeros(1, 3, height, width))
-    for hook in hooks:
-        hook.remove()
-    return total / 1e9
+    return common.flop(model, torch.zeros(1, 3, height, width)) / 1e9
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
