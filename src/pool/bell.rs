@@ -39,11 +39,8 @@ impl Drop for PutOff {
 
 /// Says that this thread is about to park: what it has put off is done, and it may put off what comes next.
 pub fn before_parking() {
-    let put_off = ROUND.with_borrow_mut(|round| {
-        round.parks = true;
-        round.put_off.take()
-    });
-    drop(put_off);
+    ROUND.with_borrow_mut(|round| round.parks = true);
+    end_round();
 }
 
 /// Does now what this thread has put off, if anything: something that takes long is to be done.

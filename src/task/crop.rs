@@ -56,13 +56,14 @@ fn within(centre: f64, length: f64, most: u32) -> (u32, u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::manifest::{Color, Filter, Fit, ImageInputSpec};
 
-    fn crop(width: u32, height: u32, margin: f32) -> Crop {
+    /// A crop for grey rows of that width and height.
+    pub(in crate::task) fn crop(width: u32, height: u32, margin: f32) -> Crop {
         let spec = ImageInputSpec {
             name: "image".to_owned(),
             width,

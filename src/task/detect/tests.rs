@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     engine::Port,
-    image::{Preprocessing, pictures},
-    manifest::{Color, Filter, Fit, GridSpec, ImageInputSpec, Labels, SceneInputSpec},
-    task::Crop,
+    image::pictures,
+    manifest::{Color, Filter, GridSpec, Labels, SceneInputSpec},
+    task::crop::tests::crop,
 };
 
 const OPTIONS: TaskOptions =
@@ -169,18 +169,7 @@ fn hostile_numbers_are_a_fault_or_finite() {
 
 #[test]
 fn the_surest_faces_are_cut_out_of_the_decoded_picture() {
-    let gray = ImageInputSpec {
-        name: "image".to_owned(),
-        width: 8,
-        height: 8,
-        color: Color::Gray,
-        fit: Fit::Cover,
-        filter: Filter::Bilinear,
-        scale: 1.0,
-        mean: vec![0.0],
-        std: vec![1.0],
-    };
-    let cut = Cut { crop: Arc::new(Crop::new(Preprocessing::new(&gray), 0.0)), most: 1 };
+    let cut = Cut { crop: Arc::new(crop(8, 8, 0.0)), most: 1 };
     let png = Bytes::from(pictures::png(&pictures::draw(640, 320)));
     let input = Input::Image(png).looked_at(Look { side: None, cut: Some(cut) });
     let Prepared { frame, .. } = task().prepare(input).unwrap();
