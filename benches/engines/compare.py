@@ -17,6 +17,7 @@ import sys
 import tempfile
 import typing
 
+import lepton_engine
 import networks
 import numpy as np
 import onnxruntime
@@ -24,7 +25,6 @@ import openvino
 import others
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SERVE = "cargo bench --quiet --locked --bench engines -- serve"
 
 # A turn of one engine takes about this many seconds, and at least as many runs. The first run of a
 # turn finds the caches as the engine before has left them, and is not counted.
@@ -212,7 +212,7 @@ def versions():
 
 def measure(arguments):
     """Runs every case that is asked for."""
-    lepton = others.Lepton(shlex.split(arguments.serve), ROOT)
+    lepton = lepton_engine.Lepton(shlex.split(arguments.serve), ROOT)
     engines = engines_of(lepton)
     results = Results(engines)
     with tempfile.TemporaryDirectory() as folder:
@@ -257,7 +257,7 @@ def main():
     parser.add_argument("--turns", type=int, default=31, help="turns of each engine (%(default)s)")
     parser.add_argument("--quantile", type=float, default=0.5, help="of the times; the median, if not said")
     parser.add_argument("--no-pairs", dest="pairs", action="store_false", help="leave two workers out")
-    parser.add_argument("--serve", default=SERVE, help="what starts Lepton's engine (%(default)s)")
+    parser.add_argument("--serve", default=lepton_engine.SERVE, help="what starts Lepton's engine (%(default)s)")
     parser.add_argument("--out", type=pathlib.Path, help="where the tables are written too")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
