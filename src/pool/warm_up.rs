@@ -28,6 +28,11 @@ use crate::{
 /// that is learnt from requests.
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 
+/// CPU time of the longest run of several rows that is measured, since callers who come meanwhile wait for
+/// it; and rows that are measured however long they take. Longer runs are learnt from requests.
+const LONGEST: Duration = Duration::from_millis(10);
+const ALWAYS: u32 = 4;
+
 /// Runs that a measurement takes, after one that is not counted.
 const RUNS: usize = 3;
 
@@ -51,8 +56,8 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
     let (meter, grid) = (Meter::start(), table.grid().to_vec());
     for sample in &samples {
         for rows in &grid {
-            let expected = Duration::from_secs_f64(table.run(sample.bucket, *rows));
-            if meter.read().cpu + expected * 2 > BUDGET {
+            let [one, expected] = [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.bucket, rows)));
+            if meter.read().cpu + expected * 2 > BUDGET || is_too_long(one, expected) {
                 break;
             }
             let cpu = measure(session.as_mut(), &sample.row, *rows)?;
@@ -60,6 +65,11 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
         }
     }
     Ok(Survey { measured: table.measured(), best: table.bests() })
+}
+
+/// Says whether a run is so long that it is not measured, where a row alone takes `one`.
+fn is_too_long(one: Duration, run: Duration) -> bool {
+    run > LONGEST.max(one * ALWAYS)
 }
 
 /// CPU time of a run of `rows` copies of `row`: the least of a few, for what disturbs a run only adds to it.
@@ -111,8 +121,11 @@ pub(super) fn run(
     let (Some(loaded), Some(sample)) = (model.loaded(), model.samples().get(sample)) else { return Ok(()) };
     let Sample { bucket, row } = sample;
     // A single row costs little, and nothing can be promised without knowing how much.
-    if rows > 1 && model.measuring() + model.run_cost(*bucket, rows) * 2 > BUDGET {
-        return Ok(());
+    if rows > 1 {
+        let [one, expected] = [1, rows].map(|rows| model.run_cost(*bucket, rows));
+        if model.measuring() + expected * 2 > BUDGET || is_too_long(one, expected) {
+            return Ok(());
+        }
     }
     let meter = Meter::start();
     let measured = sessions.run(model.lane(), loaded, |session| measure(session, row, rows));
