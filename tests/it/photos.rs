@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::Value;
@@ -14,15 +14,41 @@ use crate::support::{
     process::Lepton,
 };
 
-#[test]
-fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
+/// Photographs on which the cheap setting of the shipped detector misses a face (its card says why), and
+/// the number that it finds.
+const MISSED: [(&str, u64); 2] = [("three_faces_people3.jpeg", 2), ("ten_faces_people1.jpeg", 9)];
+
+/// The folder of photographs and what is known of each; nothing where they are missing.
+fn photographs() -> Option<(PathBuf, Vec<Value>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/photos");
     let Ok(manifest) = fs::read_to_string(folder.join("manifest.json")) else {
         // Past the test runner's capture: what was not tested has to be seen.
         let _told = writeln!(io::stderr(), "skipped: there are no photographs in ../shared/photos");
-        return;
+        return None;
     };
-    let manifest: Vec<Value> = serde_json::from_str(&manifest).expect("a list");
+    Some((folder, serde_json::from_str(&manifest).expect("a list")))
+}
+
+#[test]
+fn the_shipped_detector_counts_faces_and_takes_no_animal_for_one() {
+    let Some((folder, manifest)) = photographs() else { return };
+    let server = Lepton::start();
+    for entry in &manifest {
+        let file = entry["file"].as_str().expect("a file");
+        let bytes = fs::read(folder.join(file)).expect("readable");
+        let request = post("/v1/vision/classify?side=320", "application/octet-stream", &bytes);
+        let response = exchange(server.address, &request);
+        assert_eq!(response.status, 200, "{file}: {}", response.text());
+        let n_faces = response.json()["images"][0]["faces"].as_array().expect("faces").len() as u64;
+        let missed = MISSED.iter().find(|(name, _)| *name == file).map(|(_, found)| *found);
+        let expected = missed.or(entry["faces"].as_u64()).expect("a number of faces");
+        assert_eq!(n_faces, expected, "{file}");
+    }
+}
+
+#[test]
+fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
+    let Some((folder, manifest)) = photographs() else { return };
     let server = Lepton::start();
     let mut photos = Vec::new();
     for entry in &manifest {
