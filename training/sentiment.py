@@ -1,4 +1,4 @@
-"""Train, export and describe `models/sentiment`, a reader of English opinions with two answers."""
+"""Train, export and describe `models/sentiment`, a reader of English and Chinese opinions with two answers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from torch.nn import functional as F
 
 import common
 import corpus
-from corpus import MAX_TOKENS, PAD, UNKNOWN, Corpus, Mix, Texts
+import language
+import teacher
+import tokens
+from pieces import Drawer, Mix
+from reader import HIDDEN, LABELS, MAX_TOKENS, SHIPPED, WIDTH, SentimentNet, answers
+from texts import PAD, UNKNOWN, Texts, batches, pad
+from tokens import Corpus
 
-LABELS = ["negative", "positive"]
-WIDTH = 128    # of a token's vector
-STATE = 128    # of the recurrence
-HIDDEN = 64
-EPOCHS = 6     # of the first stage
-BATCH_TOKENS = 4096
+EPOCHS = 3           # of the first stage
+LAST_EPOCHS = 2      # of the second
+PASSES = 1.3         # of the language model over all texts
+BATCH_TOKENS = 6144
+LONGEST = 512        # tokens of a text that is learnt from
 GOLDEN_TEXTS = [
     "Good.",
     "I loved every minute of it!",
@@ -34,67 +38,20 @@ GOLDEN_TEXTS = [
     "what a waste of two hours",
     "A quiet, patient and deeply moving film about two brothers who hardly speak.",
     "UNBELIEVABLY DULL; even the explosions seemed tired.",
+    "很好。",
+    "房间又小又脏，服务员态度极差，再也不会来了！",
+    "物流很快，包装完好，手机用起来非常流畅，五星好评👍",
+    "一点也不难吃，就是等得太久。",
+    "這本書寫得真好，我一口氣讀完了。",
+    "这个 app 的 UI 很 nice，但是 bug 太多，经常闪退[怒]",
+    "龘靐齉爩",
     "We bought this for our daughter, who had asked for nothing else since the spring, and at first everything "
     "looked right: the box was sturdy, the manual was clear, and the thing itself felt solid in the hand. Then the "
     "small troubles began. The battery lasted an hour, the charger grew so hot that we were afraid to leave it alone, "
     "and the screen lost its left side within a week. The shop answered politely and did nothing. The maker did not "
     "answer at all. In the end we paid for the repair ourselves, and two days later it was dead again. I wish that I "
-    "could say that we were unlucky, but our neighbours have the same story to tell. Keep your money.",
+    "could say that we were unlucky, but our neighbours have the same story to tell. Keep your money. " * 4,
 ]
-
-
-# --- network --------------------------------------------------------------------------
-
-
-class SentimentNet(nn.Module):
-    """One forward GRU, pooled over the real tokens: ids [n, length] to logits [n, 2].
-
-    Rows are right-padded with 0. The recurrence reads forwards, so no state of a real token has
-    seen padding, and the pooling leaves padding out: a row's answer depends on that row alone.
-    """
-
-    def __init__(self, vectors: torch.Tensor) -> None:
-        super().__init__()
-        self.vectors = nn.Embedding.from_pretrained(vectors, freeze=False)
-        self.recurrence = nn.GRU(WIDTH, STATE)
-        self.hidden = nn.Linear(2 * STATE + WIDTH, HIDDEN)
-        self.head = nn.Linear(HIDDEN, len(LABELS))
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        ids = ids.t()
-        real = (ids != PAD).float().unsqueeze(2)
-        words = F.dropout(self.vectors(ids), 0.25, self.training)
-        states, _ = self.recurrence(words, torch.zeros(1, ids.size(1), STATE))
-        count = real.sum(0).clamp(min=1)
-        pooled = torch.cat([
-            (states * real).sum(0) / count,
-            (states * real + (real - 1)).amax(0),  # a state is never below -1
-            (words * real).sum(0) / count,
-        ], 1)
-        pooled = F.relu(self.hidden(F.dropout(pooled, 0.4, self.training)))
-        return self.head(F.dropout(pooled, 0.2, self.training))
-
-
-def word_vectors(texts: list[Texts], size: int, seed: int) -> torch.Tensor:
-    """Vectors from counts: the smoothed positive PMI of neighbours, factored by a truncated SVD."""
-    counts = np.zeros(size * size, np.float32)
-    for part in texts:
-        ids = part.ids.astype(np.int64)
-        owner = np.repeat(np.arange(len(part.lengths)), part.lengths)
-        for distance in range(1, 7):
-            same = owner[:-distance] == owner[distance:]
-            pairs, times = np.unique(ids[:-distance][same] * size + ids[distance:][same], return_counts=True)
-            counts[pairs] += times / distance
-    matrix = torch.from_numpy(counts).view(size, size)
-    matrix += matrix.t().clone()
-    once = matrix.sum(1).clamp(min=1)
-    smoothed = once**0.75
-    matrix.div_(once.unsqueeze(1)).div_((smoothed / smoothed.sum()).unsqueeze(0))
-    matrix.clamp_(min=1).log_()
-    torch.manual_seed(seed)
-    left, strength, _ = torch.svd_lowrank(matrix, WIDTH + 32, niter=3)
-    vectors = left[:, :WIDTH] * strength[:WIDTH].sqrt()
-    return vectors * (0.25 / vectors.std())
 
 
 # --- recipe ---------------------------------------------------------------------------
@@ -103,6 +60,7 @@ def word_vectors(texts: list[Texts], size: int, seed: int) -> torch.Tensor:
 class Stage(NamedTuple):
     """A part of the training: what it reads, how often, and its highest learning rate."""
 
+    name: str
     mix: Mix
     epochs: int
     rate: float
@@ -111,25 +69,50 @@ class Stage(NamedTuple):
 def stages(epochs: int) -> list[Stage]:
     """Everything first, then mostly short texts, so that the many long reviews do not have the last word."""
     return [
-        Stage(Mix(phrases=1, sentences=0, neutral=0.25, yelp=0.5, heads=0.5, pieces=2), epochs, 2e-3),
-        Stage(Mix(phrases=1, sentences=1, neutral=0.25, yelp=0.1, heads=0.1, pieces=0.3), (epochs + 1) // 2, 7e-4),
+        Stage("all", {"phrases": 1, "neutral": 0.25, "lexicon": 1, "taught": 0.5, "yelp": 0.3, "imdb": 0.25,
+                      "imdb pieces": 1, "shopping": 0.7, "shopping pieces": 0.3, "weibo": 1}, epochs, 2e-3),
+        Stage("short", {"phrases": 1, "long phrases": 1, "neutral": 0.25, "lexicon": 0.5, "taught": 0.7, "yelp": 0.1,
+                        "imdb": 0.15, "imdb pieces": 0.3, "shopping": 0.3, "weibo": 1}, min(epochs, LAST_EPOCHS), 5e-4),
     ]
+
+
+def word_vectors(model: SentimentNet, found: Corpus, seed: int) -> dict[str, Texts]:
+    """Give the network word vectors from counts, each language apart; answers the texts with one id a word."""
+    alias = found.vocabulary.alias
+    aliased = {name: texts._replace(ids=alias(texts.ids)) for name, texts in found.learnt.items()}
+    nn.init.normal_(model.vectors.weight, std=0.1)
+    for sets in (("phrases", "yelp", "imdb", "imdb unlabelled"), ("shopping", "weibo")):
+        used, vectors = language.word_vectors([aliased[name] for name in sets], WIDTH, seed)
+        fresh = used if "phrases" in sets else used[used >= model.words - model.han]  # the Han words
+        model.vectors.weight.data[fresh] = vectors[np.searchsorted(used, fresh)]
+    return aliased
+
+
+def begin(model: SentimentNet, found: Corpus, options: argparse.Namespace, clock: common.Clock) -> None:
+    """Give the network word vectors, and teach it to guess the next word."""
+    aliased = word_vectors(model, found, options.seed)
+    clock.log("word vectors are ready")
+    sentences = aliased["phrases"].only(aliased["phrases"].lengths >= 15)
+    stream = np.concatenate([*(aliased[name].ids for name in ("imdb unlabelled", "imdb", "yelp", "shopping", "weibo")),
+                             *(sentences.row(k) for k in range(len(sentences.lengths)))])
+    language.pretrain(model.vectors, model.recurrence, stream, PASSES, options.seed, clock)
 
 
 def train(model: SentimentNet, stage: Stage, found: Corpus, seed: int, clock: common.Clock) -> SentimentNet:
     """Run one stage on soft targets and return the averaged weights."""
     average = common.Average(model, 0.998)
-    random, drawer = np.random.default_rng(seed), corpus.Drawer(found)
-    optimiser = torch.optim.Adam(model.parameters())
+    torch.manual_seed(seed)
+    random, drawer = np.random.default_rng(seed), Drawer(found)
+    optimiser = torch.optim.Adam(model.train().parameters(), betas=(0.9, 0.98))
     for epoch in range(stage.epochs):
-        texts = drawer.draw(stage.mix, random)
-        groups = corpus.batches(texts, BATCH_TOKENS, random)
+        texts = drawer.draw(stage.mix, LONGEST, random)
+        groups = batches(texts, BATCH_TOKENS, random)
         total = 0.0
         for k, group in enumerate(groups):
             share = common.cosine(epoch * len(groups) + k, stage.epochs * len(groups), 200)
             for parameters in optimiser.param_groups:
                 parameters["lr"] = stage.rate * share
-            ids = torch.from_numpy(corpus.pad(texts, group))
+            ids = torch.from_numpy(pad(texts, group))
             ids[(torch.rand(ids.shape) < 0.04) & (ids != PAD)] = UNKNOWN
             positive = torch.from_numpy(texts.targets[group])
             loss = common.soft_cross_entropy(model(ids), torch.stack([1 - positive, positive], 1))
@@ -140,24 +123,48 @@ def train(model: SentimentNet, stage: Stage, found: Corpus, seed: int, clock: co
             average.update(model)
             total += loss.item()
         right = {name: common.accuracy(*answers(average.model, part)) for name, part in found.measured.items()}
-        clock.log(f"epoch {epoch + 1}/{stage.epochs}: {len(groups)} batches, loss {total / len(groups):.3f}, "
+        clock.log(f"{stage.name}, epoch {epoch + 1}/{stage.epochs}: {len(groups)} batches, "
+                  f"loss {total / len(groups):.3f}, "
                   + ", ".join(f"{name} {share:.4f}" for name, share in right.items()))
     return average.model.train()
 
 
-@torch.no_grad()
-def answers(model: SentimentNet, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of every text, cut as the server cuts."""
-    model.eval()
-    texts = texts._replace(lengths=np.minimum(texts.lengths, MAX_TOKENS))
-    logits = np.zeros((len(texts.lengths), len(LABELS)), np.float32)
-    for group in np.array_split(np.argsort(texts.lengths), len(logits) // 64 + 1):
-        logits[group] = model(torch.from_numpy(corpus.pad(texts, group))).numpy()
-    return logits, (texts.targets > 0.5).astype(int)
+def trained(found: Corpus, judged: teacher.Judged, options: argparse.Namespace, clock: common.Clock) -> SentimentNet:
+    """Run every stage, or those that an earlier run with the same flags did not finish."""
+    model = SentimentNet(found.vocabulary)
+
+    def stage(name: str, run) -> None:
+        nonlocal model
+        kept = options.cache / f"sentiment-{name}-{options.epochs}-{options.seed}{'-smoke' * options.smoke}.pt"
+        if kept.exists():
+            state = torch.load(kept)
+            model.load_state_dict(state["weights"])
+            clock.resume(state["minutes"])
+            return
+        model = run(model) or model
+        temporary = kept.with_suffix(".tmp")
+        torch.save({"weights": model.state_dict(), "minutes": clock.minutes()}, temporary)
+        temporary.replace(kept)
+
+    stage("language", lambda model: begin(model, found, options, clock))
+    found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
+    for number, each in enumerate(stages(options.epochs)):
+        stage(each.name, lambda model: train(model, each, found, options.seed + number, clock))
+    return model
+
+
+# --- what is written ------------------------------------------------------------------
+
+
+def exported(model: SentimentNet) -> bytes:
+    """The ONNX file of a network, whose vectors become exact in f16 and are stored so."""
+    model.vectors.weight.data = model.vectors.weight.data.half().float()
+    return common.export(model, torch.ones(2, 9, dtype=torch.int64), "ids", {0: "batch", 1: "length"},
+                         store_half=["vectors.weight"])
 
 
 def golden(model: SentimentNet, tokenizer: Tokenizer) -> dict:
-    """Sentences with their token ids and the logits that torch gives for each alone."""
+    """Texts with their token ids and the logits that torch gives for each alone."""
     cases = []
     for text in GOLDEN_TEXTS:
         ids = tokenizer.encode(text).ids[:MAX_TOKENS]
@@ -169,79 +176,85 @@ def golden(model: SentimentNet, tokenizer: Tokenizer) -> dict:
 
 def check_rows(network: bytes, model: SentimentNet, texts: Texts) -> float:
     """Hold ONNX Runtime to torch on mixed batches, and each row to its answer alone."""
-    texts = texts._replace(lengths=np.minimum(texts.lengths, MAX_TOKENS))
+    texts = texts.cut(MAX_TOKENS)
     worst = 0.0
     for size in (1, 7, 32):
-        rows = corpus.pad(texts, np.arange(size))
+        rows = pad(texts, np.arange(size))
         with torch.no_grad():
-            expected = np.concatenate([model(torch.from_numpy(corpus.pad(texts, np.array([k])))).numpy()
+            expected = np.concatenate([model(torch.from_numpy(pad(texts, np.array([k])))).numpy()
                                        for k in range(size)])
         worst = max(worst, common.check_close(network, "ids", rows, expected))
     return worst
 
 
-def shipped_tokenizer(tokenizer: Tokenizer) -> str:
-    """The tokenizer's file: it neither pads nor cuts, the server does."""
-    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def finish(model: SentimentNet, found: Corpus, options: argparse.Namespace, clock: common.Clock) -> None:
-    """Export, check, calibrate, measure and write the model's folder."""
-    model.eval()
-    model.vectors.weight.data = model.vectors.weight.data.half().float()
-    network = common.export(model, torch.ones(2, 9, dtype=torch.int64), "ids", {0: "batch", 1: "length"},
-                            store_half=["vectors.weight"])
-    worst = max(check_rows(network, model, texts) for texts in found.measured.values())
-    clock.log(f"ONNX Runtime and torch differ by {worst:.1e} at most; {len(network)} bytes")
-
-    fitting, judging, domains = [], {}, []
+def calibrate(model: SentimentNet, found: Corpus) -> tuple[float, list[tuple]]:
+    """One temperature from one half of each measured set; for each set its size, accuracy and errors of the rest."""
+    fitting, judging = [], {}
     for name, texts in found.measured.items():
         logits, labels = answers(model, texts)
         fitted = np.array([common.hash_share(texts.row(k).tobytes()) < 0.5 for k in range(len(labels))])
         fitting.append((logits[fitted], labels[fitted]))
         judging[name] = logits[~fitted], labels[~fitted], common.accuracy(logits, labels), len(labels)
     temperature = common.fit_temperature(fitting)
-    for name, (logits, labels, right, size) in judging.items():
-        domains.append((name, size, right, common.calibration_error(logits, labels, 1.0),
-                        common.calibration_error(logits, labels, temperature)))
-    here = Path(__file__).parent
+    return temperature, [
+        (name, size, right, common.calibration_error(logits, labels, 1.0),
+         common.calibration_error(logits, labels, temperature))
+        for name, (logits, labels, right, size) in judging.items()]
+
+
+def frontier(here: Path) -> tuple[str, str]:
+    """What `sentiment_frontier.py` found of shapes: the kernels that were timed, and a table."""
+    found = json.loads((here / "sentiment_frontier.json").read_text())
+    rows = found["rows"]
+    head = ["recurrence", "state", "parameters", "tract, us", "served, us", *rows[0]["right"]]
+    return found["form"], common.table(head, [
+        (row["cell"], row["state"], f"{row['parameters']:,}", row["tract"], row["served"], *row["right"].values())
+        for row in rows])
+
+
+def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: argparse.Namespace, clock: common.Clock) -> None:
+    """Export, check, calibrate, measure and write the model's folder."""
+    model.eval()
+    network = exported(model)
+    worst = max(check_rows(network, model, texts) for texts in found.measured.values())
+    clock.log(f"ONNX Runtime and torch differ by {worst:.1e} at most; {len(network)} bytes")
+
+    temperature, domains = calibrate(model, found)
+    here, vocabulary = Path(__file__).parent, found.vocabulary
+    form, frontier_table = frontier(here)
+    number = {name.replace(" ", "_"): f"{len(texts.starts):,}" for name, texts in found.learnt.items()}
     facts = {
+        **number,
         "domains": common.table(["texts", "number", "accuracy", "ECE before", "ECE after"], domains),
-        "accuracy": f"{domains[0][2]:.4f}", "temperature": temperature,
+        "accuracy": f"{domains[0][2]:.4f}", "temperature": temperature, "max_tokens": MAX_TOKENS,
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "vocabulary": f"{found.tokenizer.get_vocab_size():,}",
-        "token_flop": f"{2 * 3 * STATE * (WIDTH + STATE) / 1e6:.2f}",
-        "phrases": f"{len(found.phrases.starts):,}", "neutral": f"{len(found.neutral.starts):,}",
-        "reviews": f"{len(found.reviews.starts):,}", "unlabelled": f"{len(found.unlabelled.starts):,}",
-        "sentences": f"{len(found.sentences.starts):,}",
-        "epochs": " + ".join(str(stage.epochs) for stage in stages(options.epochs)),
+        "vectors": f"{vocabulary.words:,}", "han": f"{vocabulary.han:,}", "width": WIDTH, "state": SHIPPED.state, "hidden": HIDDEN,
+        "token_flop": f"{2 * 3 * SHIPPED.state * (WIDTH + SHIPPED.state) / 1e6:.2f}",
+        "epochs": " + ".join(str(stage.epochs) for stage in stages(options.epochs)), "passes": PASSES,
+        "teacher": ", ".join(f"{100 * right:.1f} % of {name}" for name, right in judged.accuracy.items()),
+        "frontier": frontier_table, "form": form,
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
     common.write(options.out / "1" / "model.onnx", network)
     common.write(options.out / "labels.txt", "\n".join(LABELS) + "\n")
-    common.write(options.out / "tokenizer.json", shipped_tokenizer(found.tokenizer))
-    common.write_json(options.out / "golden.json", golden(model, found.tokenizer))
+    # The tokenizer neither pads nor cuts, the server does.
+    compact = json.dumps(json.loads(vocabulary.tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
+    common.write(options.out / "tokenizer.json", compact + "\n")
+    common.write_json(options.out / "golden.json", golden(model, vocabulary.tokenizer))
     common.write(options.out / "model.toml", Template((here / "sentiment.toml").read_text()).substitute(facts))
     common.write(options.out / "MODEL_CARD.md", Template((here / "sentiment.md").read_text()).substitute(facts))
     clock.log(f"accuracy {facts['accuracy']}, temperature {temperature}, written to {options.out}")
 
 
 def main() -> None:
-    options = common.arguments(__doc__, "sentiment", EPOCHS)
+    options = common.arguments(common.parser(__doc__, "sentiment", EPOCHS))
     common.start(options.seed, options.threads)
     clock = common.Clock()
-    found = corpus.load(options.data, options.cache, options.smoke)
-    clock.log(f"{len(found.phrases.starts)} SST phrases, {len(found.sentences.starts)} Yelp sentences, "
-              f"{len(found.reviews.starts)} and {len(found.unlabelled.starts)} IMDB reviews")
-    vectors = word_vectors([found.phrases, found.sentences, found.reviews, found.unlabelled],
-                           found.tokenizer.get_vocab_size(), options.seed)
-    clock.log("word vectors are ready")
-
-    model = SentimentNet(vectors)
-    for number, stage in enumerate(stages(options.epochs)):
-        model = train(model, stage, found, options.seed + number, clock)
-    finish(model, found, options, clock)
+    found = tokens.load(options.data, options.cache, options.smoke)
+    clock.log(", ".join(f"{len(texts.starts)} {name}" for name, texts in found.learnt.items()))
+    judged = teacher.judge(corpus.load(options.data, options.smoke), options.cache, options.seed, options.smoke, clock)
+    finish(trained(found, judged, options, clock), found, judged, options, clock)
 
 
 if __name__ == "__main__":

@@ -26,3 +26,5 @@ mod photos;
 mod soak;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod training;
