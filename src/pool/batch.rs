@@ -142,6 +142,9 @@ fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Call
 
 /// Takes the first row and all others of its shape, in order.
 fn take_group(rows: &mut Vec<Ready>) -> Vec<Ready> {
+    if rows.len() == 1 {
+        return std::mem::take(rows);
+    }
     let shapes =
         |row: &Ready| row.row.tensors.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect::<Vec<_>>();
     let Some(first) = rows.first().map(shapes) else { return Vec::new() };

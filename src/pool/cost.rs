@@ -166,6 +166,9 @@ impl CostTable {
     /// class in proportion to the bytes, for most of the cost of a picture is in decoding it.
     pub(super) fn handling(&self, bytes: usize) -> f64 {
         let class = class(bytes);
+        if let Some(mean) = self.handling[class] {
+            return mean;
+        }
         let seen =
             self.handling.iter().enumerate().filter_map(|(other, mean)| mean.map(|mean| (other, mean)));
         seen.min_by_key(|(other, _)| other.abs_diff(class)).map_or(0.0, |(other, mean)| {
@@ -183,7 +186,8 @@ impl CostTable {
     pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
         let best = self.best(bucket);
         let wall = |rows| Duration::try_from_secs_f64(self.run(bucket, rows) * stretch).unwrap_or_default();
-        Curve { best, one: wall(1), full: wall(best) }
+        let one = wall(1);
+        Curve { best, one, full: if best == 1 { one } else { wall(best) } }
     }
 
     /// The smallest number of rows beyond which a batch gains nothing.
@@ -193,7 +197,7 @@ impl CostTable {
 
     /// Finds the best number of rows of a bucket anew, and of its neighbours, who gain alike.
     fn choose(&mut self, bucket: usize) {
-        let near = self.neighbours(bucket);
+        let near: Vec<usize> = self.neighbours(bucket).map(|(bucket, _)| bucket).collect();
         for bucket in near {
             let best = self.find_best(bucket);
             if let Some(shape) = self.shapes.get_mut(&bucket) {
@@ -203,36 +207,34 @@ impl CostTable {
     }
 
     /// A bucket and those whose shapes are next to its own.
-    fn neighbours(&self, bucket: usize) -> Vec<usize> {
+    fn neighbours(&self, bucket: usize) -> impl Iterator<Item = (usize, &Shape)> + Clone {
         let below = self.shapes.range(..bucket).next_back();
         let above = self.shapes.range(bucket..).take(2);
-        below.into_iter().chain(above).map(|(bucket, _)| *bucket).collect()
+        below.into_iter().chain(above).map(|(bucket, shape)| (*bucket, shape))
     }
 
     /// The smallest number of rows that has what a batch gains. What rows of a batch cost against rows alone
     /// is the mean over the shape and its neighbours: one measurement that something disturbed decides
     /// nothing.
     fn find_best(&self, bucket: usize) -> usize {
-        let near = self.neighbours(bucket);
-        let own = self.shapes.get(&bucket);
-        let gains: Vec<(usize, f64)> = (0..self.grid.len())
-            .filter(|position| own.is_some_and(|shape| shape.cells[*position].is_some()))
-            .filter_map(|position| {
-                let ratio = |bucket: &usize| {
-                    let cells = &self.shapes.get(bucket)?.cells;
-                    let (one, many) = (cells[0].as_ref()?.mean, cells[position].as_ref()?.mean);
-                    (one > 0.0).then(|| many / self.grid[position] as f64 / one)
-                };
-                let ratios: Vec<f64> = near.iter().filter_map(ratio).collect();
-                let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-                (!ratios.is_empty()).then_some((self.grid[position], mean))
-            })
-            .collect();
-        let least = gains.iter().map(|(_, ratio)| *ratio).fold(f64::INFINITY, f64::min);
+        let (near, own) = (self.neighbours(bucket), self.shapes.get(&bucket));
+        let measured = |position: &usize| own.is_some_and(|shape| shape.cells[*position].is_some());
+        let gain = |position: usize| {
+            let ratio = |(_, shape): (usize, &Shape)| {
+                let (one, many) = (shape.cells[0].as_ref()?.mean, shape.cells[position].as_ref()?.mean);
+                (one > 0.0).then(|| many / self.grid[position] as f64 / one)
+            };
+            let (n, sum) =
+                near.clone().filter_map(ratio).fold((0, 0.0), |(n, sum), ratio| (n + 1, sum + ratio));
+            (n > 0).then(|| (self.grid[position], sum / f64::from(n)))
+        };
+        // Every run asks: looking twice is cheaper than keeping what was seen.
+        let gains = || (0..self.grid.len()).filter(measured).filter_map(gain);
+        let least = gains().map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min);
         if least >= 1.0 - WORTH {
             return 1;
         }
-        gains.iter().find(|(_, ratio)| *ratio <= least * (1.0 + ENOUGH)).map_or(1, |(rows, _)| *rows)
+        gains().find(|(_, ratio)| *ratio <= least * (1.0 + ENOUGH)).map_or(1, |(rows, _)| rows)
     }
 
     /// One entry per shape and number of rows that was measured.
