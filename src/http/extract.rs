@@ -35,6 +35,9 @@ pub(super) struct Parameters {
 impl Parameters {
     /// Reads the query; refuses any parameter that is not among `allowed`, given twice, or malformed.
     pub(super) fn parse(uri: &Uri, allowed: &[&str]) -> Result<Self, Error> {
+        if uri.query().is_none() {
+            return Ok(Self::default());
+        }
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| Error::malformed("the query is not of the form name=value&name=value"))?;
         let mut parameters = Self::default();

@@ -20,6 +20,7 @@ mod tests;
 mod text;
 mod timing;
 mod vision;
+mod written;
 
 use std::sync::{
     Arc,

@@ -189,13 +189,13 @@ impl Exchange {
         let ms = milliseconds(elapsed);
         match refusal {
             Some(refusal) if status == 500 => {
-                error!(%method, route, status, ms, cause = refusal.cause(), "failed");
+                error!(%method, route, status, ms, cause = &*refusal.cause(), "failed");
             }
             // Load that is shed is the server at work, not a fault of it.
             Some(refusal) if status > 500 => {
-                warn!(%method, route, status, ms, cause = refusal.cause(), "refused");
+                warn!(%method, route, status, ms, cause = &*refusal.cause(), "refused");
             }
-            Some(refusal) => info!(%method, route, status, ms, cause = refusal.cause(), "refused"),
+            Some(refusal) => info!(%method, route, status, ms, cause = &*refusal.cause(), "refused"),
             None if is_probe(route) => debug!(%method, route, status, ms, "answered"),
             None => info!(%method, route, status, ms, "answered"),
         }

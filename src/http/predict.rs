@@ -4,7 +4,6 @@
 //! caller's leaving included, drops the slot or the replies and with them the work.
 
 use std::{
-    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use axum::{
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderName, HeaderValue, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use serde::Serialize;
@@ -29,6 +28,7 @@ use super::{
     text::{self, TextBody},
     timing::ServerTiming,
     vision::{self, ImageBody},
+    written::{push_json, push_text},
 };
 use crate::{
     error::Error,
@@ -262,8 +262,34 @@ pub(super) struct AnswerBody<'a> {
     pub(super) results: Vec<TextBody<'a>>,
 }
 
+/// Bytes that an answer about one text rarely exceeds.
+const SHORT_ANSWER: usize = 512;
+
 impl AnswerBody<'_> {
     pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
+        // Texts are the small requests, of which the answer is a part that counts.
+        let is_of_texts = self.images.is_empty() && self.detector.is_none() && !self.results.is_empty();
+        if is_of_texts { Ok(self.json_of_texts()) } else { self.serialized() }
+    }
+
+    fn json_of_texts(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(SHORT_ANSWER);
+        json.extend_from_slice(b"{\"model\":");
+        push_text(&mut json, self.model);
+        json.extend_from_slice(b",\"version\":");
+        push_json(&mut json, &self.version);
+        json.extend_from_slice(b",\"results\":[");
+        for (idx, result) in self.results.iter().enumerate() {
+            if idx > 0 {
+                json.push(b',');
+            }
+            result.push(&mut json);
+        }
+        json.extend_from_slice(b"]}");
+        json
+    }
+
+    fn serialized(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec(self).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
     }
 }
@@ -287,18 +313,31 @@ fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>
         .to_json()
 }
 
-/// Bytes that a `Server-Timing` rarely exceeds.
-const SERVER_TIMING: usize = 256;
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 pub(super) fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, Refusal> {
-    let mut text = String::with_capacity(SERVER_TIMING);
-    // Writing to a string cannot fail.
-    let _written = write!(text, "{timing}");
-    let timing = HeaderValue::try_from(text)
+    let timing = HeaderValue::try_from(timing.text())
         .map_err(|error| Error::Internal(format!("cannot write Server-Timing: {error}")))?;
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (HeaderName::from_static("server-timing"), timing),
-    ];
-    Ok((headers, body).into_response())
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(&SERVER_TIMING, timing);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Ranked, Scored, Truncated};
+
+    #[test]
+    fn answers_about_texts_are_written_as_they_serialise() {
+        let ranked = Ranked(vec![Scored { label: "good".into(), score: 0.7 }]);
+        let result = || TextBody::new(3, Truncated::No, &ranked, usize::MAX);
+        for results in [vec![result()], vec![result(), result()]] {
+            let images = Vec::new();
+            let body = AnswerBody { model: "mood", version: Version(2), detector: None, images, results };
+            assert_eq!(body.to_json().unwrap(), body.serialized().unwrap());
+        }
+    }
 }

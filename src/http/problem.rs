@@ -16,13 +16,13 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 
 pub(super) use self::kinds::KINDS;
 use self::kinds::{
     DEADLINE_EXCEEDED, INTERNAL, INVALID_INPUT, Kind, MALFORMED, METHOD_NOT_ALLOWED, MODEL_NOT_FOUND,
     NOT_FOUND, OVERLOADED, QUOTA, REQUEST_TIMEOUT, TOO_LARGE, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE,
 };
+use super::written::{push_json, push_number, push_text};
 use crate::error::Error;
 
 /// Why a request was refused: an [`Error`], or something that only HTTP knows.
@@ -104,8 +104,12 @@ impl Refusal {
     }
 
     /// What the log says: the whole cause, also of a fault of ours.
-    pub(super) fn cause(&self) -> String {
-        let text: Cow<'static, str> = match &self.fault {
+    pub(super) fn cause(&self) -> Cow<'_, str> {
+        let text: Cow<'_, str> = match &self.fault {
+            // These are the text that they show.
+            Fault::Error(Error::Overloaded { reason, .. } | Error::Unavailable { reason, .. }) => {
+                Cow::Borrowed(reason)
+            }
             Fault::Error(error) => error.to_string().into(),
             Fault::NotFound => "nothing is served at this path; GET / lists what is".into(),
             Fault::MethodNotAllowed => {
@@ -118,18 +122,18 @@ impl Refusal {
             .into(),
         };
         match self.item {
-            Some(Item { list, idx }) => format!("{list}[{idx}]: {text}"),
-            None => text.into_owned(),
+            Some(Item { list, idx }) => format!("{list}[{idx}]: {text}").into(),
+            None => text,
         }
     }
 
     /// What the caller reads: the cause, unless the fault is ours.
-    fn detail(&self) -> String {
+    fn detail(&self) -> Cow<'_, str> {
         match &self.fault {
             Fault::Error(Error::Internal(_)) => {
-                "an internal error; the server's log has it under this request id".to_owned()
+                "an internal error; the server's log has it under this request id".into()
             }
-            _ => clip(&self.cause(), LONGEST_DETAIL),
+            _ => clip(self.cause(), LONGEST_DETAIL),
         }
     }
 
@@ -154,15 +158,6 @@ impl Refusal {
     /// Dresses `response`: status, headers and the problem document that carries `request_id`.
     pub(super) fn dress(&self, response: &mut Response, request_id: &str) {
         let kind = self.kind();
-        let problem = Problem {
-            r#type: format!("/problems/{}", kind.slug),
-            title: kind.title,
-            status: kind.status.as_u16(),
-            detail: self.detail(),
-            request_id,
-            retry_after_ms: self.retry_after().map(milliseconds),
-            forecast_ms: self.forecast().map(milliseconds),
-        };
         *response.status_mut() = kind.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -172,7 +167,34 @@ impl Refusal {
         if let Fault::BodyTimeout(_) = self.fault {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        *response.body_mut() = Body::from(problem.to_json());
+        *response.body_mut() = Body::from(self.document(request_id));
+    }
+
+    /// The members of RFC 9457, the request's id, and what is foreseen where there is too much to do.
+    fn document(&self, request_id: &str) -> Vec<u8> {
+        let Kind { slug, status, title, .. } = self.kind();
+        let detail = self.detail();
+        let mut json = Vec::with_capacity(DOCUMENT + detail.len());
+        json.extend_from_slice(b"{\"type\":\"/problems/");
+        json.extend_from_slice(slug.as_bytes());
+        json.extend_from_slice(b"\",\"title\":");
+        push_text(&mut json, title);
+        json.extend_from_slice(b",\"status\":");
+        push_number(&mut json, status.as_u16().into());
+        json.extend_from_slice(b",\"detail\":");
+        push_text(&mut json, &detail);
+        json.extend_from_slice(b",\"request_id\":");
+        push_text(&mut json, request_id);
+        // What `Retry-After` says to the second, and how long the answer would be likely to take.
+        for (name, time) in [("retry_after_ms", self.retry_after()), ("forecast_ms", self.forecast())] {
+            let Some(time) = time else { continue };
+            json.extend_from_slice(b",\"");
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(b"\":");
+            push_json(&mut json, &milliseconds(time));
+        }
+        json.push(b'}');
+        json
     }
 }
 
@@ -184,28 +206,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The members of RFC 9457, the request's id, and what is foreseen where there is too much to do.
-#[derive(Serialize)]
-struct Problem<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: String,
-    request_id: &'a str,
-    /// What `Retry-After` says, to the millisecond.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<f64>,
-    /// How long the answer would be likely to take.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    forecast_ms: Option<f64>,
-}
-
-impl Problem<'_> {
-    fn to_json(&self) -> Vec<u8> {
-        // Strings and one number always serialise; an empty body beats a panic if that ever changes.
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-}
+/// Bytes of a problem document, its detail aside, that few exceed.
+const DOCUMENT: usize = 256;
 
 /// Long enough for every text of ours, short enough that a caller's own words cannot flood a log.
 const LONGEST_DETAIL: usize = 600;
@@ -215,10 +217,15 @@ const LONGEST_QUOTE: usize = 64;
 
 /// Quotes a caller's own word: cut, and with control characters escaped.
 pub(super) fn quote(word: &str) -> String {
-    clip(word, LONGEST_QUOTE)
+    clip(word.into(), LONGEST_QUOTE).into_owned()
 }
 
-fn clip(text: &str, longest: usize) -> String {
+fn clip(text: Cow<'_, str>, longest: usize) -> Cow<'_, str> {
+    // Without a way out of the loop it takes many bytes at once.
+    let is_plain = text.bytes().fold(true, |plain, c| plain & matches!(c, b' '..=b'~'));
+    if is_plain && text.len() <= longest {
+        return text;
+    }
     let mut clipped = String::new();
     for (n, c) in text.chars().enumerate() {
         if n == longest {
@@ -231,7 +238,7 @@ fn clip(text: &str, longest: usize) -> String {
             clipped.push(c);
         }
     }
-    clipped
+    clipped.into()
 }
 
 /// Milliseconds, to the microsecond.

@@ -11,6 +11,7 @@ use super::{
     json::{Fields, JsonLimits, strings},
     problem::{Item, Refusal},
     scores::ScoreBody,
+    written::{push_json, push_number},
 };
 use crate::{
     config::LimitsConfig,
@@ -87,6 +88,25 @@ impl<'a> TextBody<'a> {
             truncated: truncated == Truncated::Yes,
         }
     }
+
+    /// Appends it as JSON, as it serialises.
+    pub(super) fn push(&self, json: &mut Vec<u8>) {
+        json.extend_from_slice(b"{\"label\":");
+        push_json(json, &self.label);
+        json.extend_from_slice(b",\"score\":");
+        push_json(json, &self.score);
+        json.extend_from_slice(b",\"scores\":[");
+        for (idx, score) in self.scores.iter().enumerate() {
+            if idx > 0 {
+                json.push(b',');
+            }
+            score.push(json);
+        }
+        json.extend_from_slice(b"],\"tokens\":");
+        push_number(json, self.tokens as u64);
+        let truncated = if self.truncated { ",\"truncated\":true}" } else { ",\"truncated\":false}" };
+        json.extend_from_slice(truncated.as_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +126,7 @@ mod tests {
     }
 
     fn read(body: &'static [u8], form: &Form) -> Result<Vec<Input>, String> {
-        run(inputs(Bytes::from_static(body), form, &limits())).map_err(|refusal| refusal.cause())
+        run(inputs(Bytes::from_static(body), form, &limits())).map_err(|refusal| refusal.cause().into_owned())
     }
 
     fn text(text: &str) -> Input {
@@ -147,5 +167,16 @@ mod tests {
         let ranked = Ranked(vec![scored("positive", 0.75), scored("negative", 0.25)]);
         let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
         insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":12,"truncated":false}"#);
+    }
+
+    #[test]
+    fn a_text_is_written_as_it_serialises() {
+        let scored = |label: &str, score| Scored { label: label.into(), score };
+        let some = Ranked(vec![scored("\"good\"\n", 0.1), scored("é", 1e-12), scored("", f32::NAN)]);
+        for (ranked, truncated) in [(some, Truncated::Yes), (Ranked(Vec::new()), Truncated::No)] {
+            let (body, mut json) = (TextBody::new(7, truncated, &ranked, usize::MAX), Vec::new());
+            body.push(&mut json);
+            assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&body).unwrap());
+        }
     }
 }

@@ -5,12 +5,13 @@
 //! are asked one after the other add up as well. `class` and
 //! `balance` are the terms that were used.
 
-use std::{
-    fmt::{self, Display, Formatter},
-    time::Duration,
-};
+use std::time::Duration;
 
+use super::written::{push_digits, push_number};
 use crate::{manifest::Balance, metrics::Cost, pool::Class};
+
+/// Bytes that a `Server-Timing` rarely exceeds.
+const USUAL: usize = 256;
 
 /// The price of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +47,32 @@ impl ServerTiming {
         };
         self
     }
+    /// What the header says; visible ASCII only.
+    pub(super) fn text(&self) -> Vec<u8> {
+        let Cost { queue, prepare, infer, answer, cpu, batch } = self.cost;
+        let mut text = Vec::with_capacity(USUAL);
+        for (name, duration) in [
+            ("queue;dur=", queue),
+            (", prepare;dur=", prepare),
+            (", infer;dur=", infer),
+            (", answer;dur=", answer),
+            (", total;dur=", self.total),
+            (", cpu;dur=", cpu),
+        ] {
+            // To the microsecond, rounded.
+            let us = duration.as_secs() * 1_000_000 + u64::from((duration.subsec_nanos() + 500) / 1000);
+            text.extend_from_slice(name.as_bytes());
+            push_number(&mut text, us / 1000);
+            text.push(b'.');
+            push_digits(&mut text, us % 1000, 3);
+        }
+        text.extend_from_slice(b", batch;desc=\"");
+        push_number(&mut text, batch as u64);
+        let terms =
+            ["\", class;desc=\"", self.class.name(), "\", balance;desc=\"", self.balance.name(), "\""];
+        terms.into_iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
+        text
+    }
 }
 
 /// What items cost that overlap in time.
@@ -60,30 +87,13 @@ fn together<'a>(costs: impl IntoIterator<Item = &'a Cost>) -> Cost {
     })
 }
 
-impl Display for ServerTiming {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Cost { queue, prepare, infer, answer, cpu, batch } = self.cost;
-        let stages = [
-            ("queue", queue),
-            ("prepare", prepare),
-            ("infer", infer),
-            ("answer", answer),
-            ("total", self.total),
-            ("cpu", cpu),
-        ];
-        for (name, duration) in stages {
-            // To the microsecond, rounded, without the detour over floating point or wide numbers.
-            let us = duration.as_secs() * 1_000_000 + u64::from((duration.subsec_nanos() + 500) / 1000);
-            write!(f, "{name};dur={}.{:03}, ", us / 1000, us % 1000)?;
-        }
-        let (class, balance) = (self.class.name(), self.balance.name());
-        write!(f, "batch;desc=\"{batch}\", class;desc=\"{class}\", balance;desc=\"{balance}\"")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(timing: &ServerTiming) -> String {
+        String::from_utf8(timing.text()).unwrap()
+    }
 
     fn cost(batch: usize) -> Cost {
         let us = Duration::from_micros;
@@ -94,7 +104,7 @@ mod tests {
     fn one_item_reports_its_own_cost() {
         let timing =
             ServerTiming::of(&[cost(8)], Duration::from_micros(1234), Class::Interactive, Balance::Fast);
-        insta::assert_snapshot!(timing, @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8", class;desc="interactive", balance;desc="fast""#);
+        insta::assert_snapshot!(read(&timing), @r#"queue;dur=0.010, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=1.234, cpu;dur=0.050, batch;desc="8", class;desc="interactive", balance;desc="fast""#);
     }
 
     #[test]
@@ -102,7 +112,7 @@ mod tests {
         let timing =
             ServerTiming::of(&[cost(1)], Duration::from_millis(1), Class::Interactive, Balance::Fast)
                 .then(&[cost(2), cost(4)]);
-        insta::assert_snapshot!(timing, @r#"queue;dur=0.020, prepare;dur=0.040, infer;dur=0.060, answer;dur=0.080, total;dur=1.000, cpu;dur=0.150, batch;desc="4", class;desc="interactive", balance;desc="fast""#);
+        insta::assert_snapshot!(read(&timing), @r#"queue;dur=0.020, prepare;dur=0.040, infer;dur=0.060, answer;dur=0.080, total;dur=1.000, cpu;dur=0.150, batch;desc="4", class;desc="interactive", balance;desc="fast""#);
     }
 
     #[test]
@@ -110,6 +120,6 @@ mod tests {
         let slow = Cost { queue: Duration::from_millis(7), ..cost(2) };
         let timing =
             ServerTiming::of(&[slow, cost(4)], Duration::from_millis(9), Class::Batch, Balance::Cheap);
-        insta::assert_snapshot!(timing, @r#"queue;dur=7.000, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=9.000, cpu;dur=0.100, batch;desc="4", class;desc="batch", balance;desc="cheap""#);
+        insta::assert_snapshot!(read(&timing), @r#"queue;dur=7.000, prepare;dur=0.020, infer;dur=0.030, answer;dur=0.040, total;dur=9.000, cpu;dur=0.100, batch;desc="4", class;desc="batch", balance;desc="cheap""#);
     }
 }
