@@ -6,40 +6,71 @@
 use std::{
     fmt::{self, Display, Formatter},
     hash::{BuildHasher, Hasher, RandomState},
-    io::Write,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries a request's id, both ways.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The header that names the trace which a request belongs to.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The most characters of an id that a caller chose.
 const LONGEST_ID: usize = 128;
 
+/// Characters of the part of our ids that all of a process share, its dash included, and of the rest.
+const PREFIX: usize = 17;
+const LONGEST_COUNT: usize = 16;
+
 /// A request's id: the caller's where it is sane, else one of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId(HeaderValue);
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(Id);
+
+#[derive(Debug, Clone)]
+enum Id {
+    Callers(HeaderValue),
+    /// In place, for every request has one.
+    Ours {
+        text: [u8; PREFIX + LONGEST_COUNT],
+        length: usize,
+    },
+}
 
 impl RequestId {
     /// The caller's own id: 1 to 128 of `A-Z a-z 0-9 . _ : -`; anything else is replaced by ours.
     pub(super) fn of_caller(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(REQUEST_ID)?;
+        let value = headers.get(&REQUEST_ID)?;
         let plain = |c: &u8| c.is_ascii_alphanumeric() || b"._:-".contains(c);
         let sane = (1..=LONGEST_ID).contains(&value.len()) && value.as_bytes().iter().all(plain);
-        sane.then(|| Self(value.clone()))
+        sane.then(|| Self(Id::Callers(value.clone())))
     }
 
     /// The id as text.
     pub(super) fn as_str(&self) -> &str {
-        // Both constructors admit visible ASCII only.
-        self.0.to_str().unwrap_or_default()
+        // Both kinds are visible ASCII only.
+        match &self.0 {
+            Id::Callers(value) => value.to_str().unwrap_or_default(),
+            Id::Ours { text, length } => str::from_utf8(&text[..*length]).unwrap_or_default(),
+        }
     }
 
     /// The id as a header's value.
     pub(super) fn to_header(&self) -> HeaderValue {
-        self.0.clone()
+        match &self.0 {
+            Id::Callers(value) => value.clone(),
+            // Hexadecimal digits and a dash are always a header's value.
+            Id::Ours { text, length } => {
+                HeaderValue::from_bytes(&text[..*length]).unwrap_or(HeaderValue::from_static("unknown"))
+            }
+        }
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
     }
 }
 
@@ -52,7 +83,8 @@ impl Display for RequestId {
 /// Makes ids that no other process makes: a random prefix per process, then a counter.
 #[derive(Debug)]
 pub(super) struct RequestIds {
-    prefix: u64,
+    /// The text of every id up to its count.
+    prefix: [u8; PREFIX + LONGEST_COUNT],
     next: AtomicU64,
 }
 
@@ -61,25 +93,33 @@ impl RequestIds {
     pub(super) fn new() -> Self {
         // The standard library seeds each hasher from the system's randomness, which is all that is
         // needed here: ids must differ, not be secret.
-        Self { prefix: RandomState::new().build_hasher().finish(), next: AtomicU64::new(1) }
+        let drawn = RandomState::new().build_hasher().finish();
+        let mut prefix = [b'-'; PREFIX + LONGEST_COUNT];
+        write_hex(drawn, &mut prefix[..PREFIX - 1]);
+        Self { prefix, next: AtomicU64::new(1) }
     }
 
     /// Makes the next id.
     pub(super) fn make(&self) -> RequestId {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = [0; 33];
-        // Two numbers and a dash have at most 33 digits.
-        let _written = write!(&mut id[..], "{:016x}-{n:x}", self.prefix);
-        let length = id.iter().position(|digit| *digit == 0).unwrap_or(id.len());
-        // Hexadecimal digits and a dash are always a header's value.
-        RequestId(HeaderValue::from_bytes(&id[..length]).unwrap_or(HeaderValue::from_static("unknown")))
+        let n_digits = (u64::BITS - n.leading_zeros()).div_ceil(4).max(1) as usize;
+        let (mut text, length) = (self.prefix, PREFIX + n_digits);
+        write_hex(n, &mut text[PREFIX..length]);
+        RequestId(Id::Ours { text, length })
+    }
+}
+
+/// Fills `digits` with the lowest hexadecimal digits of a number.
+fn write_hex(n: u64, digits: &mut [u8]) {
+    for (idx, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(n >> (4 * idx)) as usize & 0xf];
     }
 }
 
 /// The trace that a caller's `traceparent` names (W3C Trace Context, section 3.2): 32 hexadecimal
 /// digits. `None` where the header is absent or not valid, as the standard asks.
 pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all("traceparent").iter();
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     let text = values.next()?.to_str().ok()?;
     if values.next().is_some() {
         return None;
@@ -104,19 +144,19 @@ fn hex(text: &str, length: usize) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())])
+    fn headers(name: impl TryInto<HeaderName, Error: std::fmt::Debug>, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.try_into().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())])
     }
 
     #[test]
     fn a_sane_id_of_the_caller_is_kept() {
         let longest = "a".repeat(128);
         for sane in ["abc-123", "A.b_c:d", longest.as_str()] {
-            assert_eq!(RequestId::of_caller(&headers(REQUEST_ID, sane)).unwrap().as_str(), sane);
+            assert_eq!(RequestId::of_caller(&headers(&REQUEST_ID, sane)).unwrap().as_str(), sane);
         }
         let too_long = "a".repeat(129);
         for odd in ["", "a b", "a\"b", "é", "<script>", too_long.as_str()] {
-            assert_eq!(RequestId::of_caller(&headers(REQUEST_ID, odd)), None, "{odd}");
+            assert_eq!(RequestId::of_caller(&headers(&REQUEST_ID, odd)), None, "{odd}");
         }
     }
 
@@ -126,7 +166,7 @@ mod tests {
         let ids = [one.make(), one.make(), other.make()];
         assert_ne!(ids[0], ids[1]);
         assert_ne!(ids[0], ids[2]);
-        assert_eq!(RequestId::of_caller(&headers(REQUEST_ID, ids[0].as_str())), Some(ids[0].clone()));
+        assert_eq!(RequestId::of_caller(&headers(&REQUEST_ID, ids[0].as_str())), Some(ids[0].clone()));
     }
 
     #[test]

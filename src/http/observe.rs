@@ -18,7 +18,7 @@ use std::{
 use axum::{
     extract::{MatchedPath, Request},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
+        HeaderValue, Method, StatusCode,
         header::{CONNECTION, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
@@ -136,7 +136,7 @@ impl Observer {
             refusal.dress(response, id.as_str());
         }
         let headers = response.headers_mut();
-        headers.insert(HeaderName::from_static(REQUEST_ID), id.to_header());
+        headers.insert(&REQUEST_ID, id.to_header());
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if self.stopping.load(Ordering::Acquire) {
             // Callers that keep their connection learn here that it is about to go, and lose nothing.
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn ask(router: Router, method: &str, path: &str) -> (Response, String) {
-        let request = Request::builder().method(method).uri(path).header(REQUEST_ID, "test-1");
+        let request = Request::builder().method(method).uri(path).header(&REQUEST_ID, "test-1");
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let mut response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             let body = std::mem::take(response.body_mut());
@@ -288,7 +288,7 @@ mod tests {
         for (method, path, status) in asked {
             let (response, body) = ask(router.clone(), method, path);
             assert_eq!(response.status(), status, "{method} {path}: {body}");
-            assert_eq!(response.headers()[REQUEST_ID], "test-1");
+            assert_eq!(response.headers()[&REQUEST_ID], "test-1");
             assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
             if status >= 400 {
                 assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");

@@ -5,17 +5,17 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 
 use super::{extract::Parameters, problem::quote};
 use crate::{config::PoolConfig, error::Error, manifest::Balance, pool::Class};
 
 /// The header in which a caller names its deadline, in milliseconds.
-const DEADLINE: &str = "x-deadline-ms";
+static DEADLINE: HeaderName = HeaderName::from_static("x-deadline-ms");
 /// The header that names the class; `?class=` says the same.
-const CLASS: &str = "x-class";
+static CLASS: HeaderName = HeaderName::from_static("x-class");
 /// The header that names the balance; `?balance=` says the same.
-const BALANCE: &str = "x-balance";
+static BALANCE: HeaderName = HeaderName::from_static("x-balance");
 
 /// On which terms a request is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(super) struct Terms {
 impl Terms {
     /// Reads what headers and query say.
     pub(super) fn of(headers: &HeaderMap, parameters: &Parameters, pool: &PoolConfig) -> Result<Self, Error> {
-        let class = either(headers, CLASS, "class", parameters.class.as_deref())?;
-        let balance = either(headers, BALANCE, "balance", parameters.balance.as_deref())?;
+        let class = either(headers, &CLASS, "class", parameters.class.as_deref())?;
+        let balance = either(headers, &BALANCE, "balance", parameters.balance.as_deref())?;
         Ok(Self { deadline: deadline(headers, pool)?, class: class.unwrap_or_default(), balance })
     }
 }
@@ -39,7 +39,7 @@ impl Terms {
 /// Reads what the header or the query parameter says; both may, if they agree.
 fn either<T: FromStr<Err = String> + PartialEq>(
     headers: &HeaderMap,
-    header: &'static str,
+    header: &'static HeaderName,
     parameter: &'static str,
     in_query: Option<&str>,
 ) -> Result<Option<T>, Error> {
@@ -51,7 +51,7 @@ fn either<T: FromStr<Err = String> + PartialEq>(
     if values.next().is_some() {
         return Err(Error::malformed(format!("the header {header} is given twice; once is allowed")));
     }
-    let in_header: Option<T> = in_header.map(|text| parse(header, &text)).transpose()?;
+    let in_header: Option<T> = in_header.map(|text| parse(header.as_str(), &text)).transpose()?;
     let in_query: Option<T> = in_query.map(|text| parse(parameter, text)).transpose()?;
     match (in_header, in_query) {
         (Some(one), Some(other)) if one != other => Err(Error::malformed(format!(
@@ -63,7 +63,7 @@ fn either<T: FromStr<Err = String> + PartialEq>(
 
 /// How long after its arrival the caller can still use the answer.
 fn deadline(headers: &HeaderMap, pool: &PoolConfig) -> Result<Duration, Error> {
-    let mut values = headers.get_all(DEADLINE).iter();
+    let mut values = headers.get_all(&DEADLINE).iter();
     let Some(value) = values.next() else { return Ok(pool.deadline) };
     let most = pool.max_deadline.as_millis();
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
@@ -102,12 +102,12 @@ mod tests {
     fn a_deadline_is_the_callers_or_the_default() {
         let deadline = |headers: &[_]| terms(headers, "").map(|terms| terms.deadline);
         assert_eq!(deadline(&[]), Ok(Config::default().pool.deadline));
-        assert_eq!(deadline(&[(DEADLINE, "250")]), Ok(Duration::from_millis(250)));
+        assert_eq!(deadline(&[(DEADLINE.as_str(), "250")]), Ok(Duration::from_millis(250)));
         for bad in ["0", "-5", "+5", "1.5", "soon", "", "60001", "99999999999999999999999"] {
-            let error = deadline(&[(DEADLINE, bad)]).unwrap_err();
+            let error = deadline(&[(DEADLINE.as_str(), bad)]).unwrap_err();
             assert!(error.ends_with("allowed is one whole number from 1 to 60000"), "{bad}: {error}");
         }
-        assert!(deadline(&[(DEADLINE, "5"), (DEADLINE, "6")]).is_err());
+        assert!(deadline(&[(DEADLINE.as_str(), "5"), (DEADLINE.as_str(), "6")]).is_err());
     }
 
     #[test]
