@@ -10,10 +10,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
     http::{HeaderValue, Request, Response, header::CONNECTION},
 };
@@ -25,7 +24,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tower::ServiceExt;
+use tower::Service;
 use tracing::{debug, error, info, warn};
 
 use self::{
@@ -34,7 +33,7 @@ use self::{
 };
 use crate::{
     config::ServerConfig,
-    http::{AppState, Crowded, router},
+    http::{AppState, Crowded, Routes},
 };
 
 /// Bytes that a connection buffers, and so the longest head of a request.
@@ -78,7 +77,7 @@ impl Server {
         let config = self.state.config().server.clone();
         let address = listener.local_addr()?;
         debug!(%address, "listening");
-        let mut connections = Connections::new(router(self.state.clone()), &config);
+        let mut connections = Connections::new(Routes::new(self.state.clone()), &config);
 
         connections.accept_until(&listener, shutdown).await;
         info!(
@@ -98,9 +97,28 @@ impl Server {
     }
 }
 
+/// What answers requests: it is always ready to.
+trait App:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> App for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// The open connections, each a task of its own.
-struct Connections {
-    app: Router,
+struct Connections<A> {
+    app: A,
     patience: Patience,
     permits: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
@@ -128,8 +146,8 @@ enum Closing {
     Yes,
 }
 
-impl Connections {
-    fn new(app: Router, config: &ServerConfig) -> Self {
+impl<A: App> Connections<A> {
+    fn new(app: A, config: &ServerConfig) -> Self {
         let patience = Patience { head: config.header_timeout, keep_alive: KEEP_ALIVE, write: WRITE_STALL };
         Self {
             app,
@@ -263,7 +281,7 @@ fn is_the_callers(error: &io::Error) -> bool {
 /// Serves one connection to its end.
 async fn converse(
     stream: TcpStream,
-    app: Router,
+    app: impl App,
     seat: SeatKind,
     patience: Patience,
     mut closing: watch::Receiver<Closing>,
@@ -297,17 +315,17 @@ async fn converse(
 
 /// Answers one request, and sees to what the router left unread of its body.
 async fn answer(
-    app: Router,
+    mut app: impl App,
     turn: Arc<Turn>,
     seat: SeatKind,
     request: Request<Incoming>,
-) -> Result<Response<Body>, std::convert::Infallible> {
+) -> Result<Response<Body>, Infallible> {
     turn.begin();
     let (mut request, leftover) = Leftover::watch(request);
     if seat == SeatKind::Reserve {
         request.extensions_mut().insert(Crowded);
     }
-    let mut response = app.oneshot(request).await?;
+    let mut response = app.call(request).await?;
     if seat == SeatKind::Reserve {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,12 +1,14 @@
 //! The outermost layer: every request gets an id, a span, a count and one line in the log.
 //!
-//! Invariant: whatever happens inside, an answer leaves with `x-request-id`, and a refusal leaves as
-//! a problem document. A caller that leaves before its answer is counted and logged as 499.
+//! Invariant: whatever happens inside, a panic included, an answer leaves with `x-request-id`, and a
+//! refusal leaves as a problem document. A caller that leaves before its answer is counted and logged as 499.
 
 use std::{
     any::Any,
     convert::Infallible,
-    pin::Pin,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, debug, error, error_span, field, info, warn};
+use tracing::{Span, debug, error, error_span, field, info, warn};
 
 use super::{
     PATHS,
@@ -58,18 +60,20 @@ fn crowded() -> Refusal {
     Refusal::from(Error::Unavailable { reason, retry_after: RETRY_CROWDED })
 }
 
-/// What the layer needs, shared by all requests.
+/// What the layer needs, shared by all requests: each of them clones it more than once.
 #[derive(Clone)]
-pub(super) struct Observer {
+pub(super) struct Observer(Arc<Watch>);
+
+struct Watch {
     metrics: Arc<Metrics>,
-    ids: Arc<RequestIds>,
+    ids: RequestIds,
     stopping: Arc<AtomicBool>,
 }
 
 impl Observer {
     /// Counts into `metrics`, and asks callers to leave once `stopping` is set.
     pub(super) fn new(metrics: Arc<Metrics>, stopping: Arc<AtomicBool>) -> Self {
-        Self { metrics, ids: Arc::new(RequestIds::new()), stopping }
+        Self(Arc::new(Watch { metrics, ids: RequestIds::new(), stopping }))
     }
 }
 
@@ -81,8 +85,7 @@ impl<S> Layer<S> for Observer {
     }
 }
 
-/// A service that is watched. A service of our own, for `middleware::from_fn` would box the request's way
-/// three times where once does.
+/// A router's service that is watched.
 #[derive(Clone)]
 pub(super) struct Observed<S> {
     observer: Observer,
@@ -91,9 +94,9 @@ pub(super) struct Observed<S> {
 
 impl<S, R> Service<Request> for Observed<S>
 where
-    S: Service<Request, Response = R, Error = Infallible>,
+    S: Service<Request, Response = R, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    R: IntoResponse,
+    R: IntoResponse + 'static,
 {
     type Response = Response;
     type Error = Infallible;
@@ -103,32 +106,57 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
+        let route = request.extensions().get().map_or(NO_ROUTE, registered);
+        let mut inner = self.inner.clone();
+        Box::pin(self.observer.watch(route, request, move |request| inner.call(request)))
+    }
+}
+
+impl Observer {
+    /// Watches over a request on its way through `inner`, which is asked nothing where there is no room.
+    pub(super) fn watch<I, F>(
+        &self,
+        route: &'static str,
+        mut request: Request,
+        inner: I,
+    ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<I, F>
+    where
+        I: FnOnce(Request) -> F + Send,
+        F: Future<Output: IntoResponse> + Send,
+    {
         let arrived = Instant::now();
-        let observer = self.observer.clone();
-        let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| observer.ids.make());
+        let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| self.0.ids.make());
         // Enabled whatever the filter lets through, so that an error always comes with its request's id.
         let span = error_span!("request", %id, trace = field::Empty);
         if let Some(trace) = trace_id(request.headers()) {
             span.record("trace", trace);
         }
-        let mut exchange = Exchange::start(&observer, &request, arrived, span.clone());
+        let mut exchange = Exchange {
+            observer: self.clone(),
+            _in_flight: self.0.metrics.in_flight(),
+            arrived,
+            method: request.method().clone(),
+            route,
+            span,
+            outcome: Outcome::Open,
+        };
         request.extensions_mut().insert(Arrival(arrived));
-        let is_served = is_probe(exchange.route) || request.extensions().get::<Crowded>().is_none();
-        let answer = is_served.then(|| span.in_scope(|| self.inner.call(request)).instrument(span));
-        Box::pin(async move {
-            let mut response = match answer {
-                Some(answer) => answer.await.into_response(),
-                None => crowded().into_response(),
+        let is_served = is_probe(route) || request.extensions().get::<Crowded>().is_none();
+        async move {
+            let mut response = if is_served {
+                // Made where it stays: what handlers keep is large, and would be moved with every hand-over.
+                let answer = pin!(async { inner(request).await.into_response() });
+                unless_it_panics(answer, &exchange.span).await
+            } else {
+                crowded().into_response()
             };
-            let refusal = observer.dress(&mut response, &id);
+            let refusal = exchange.observer.dress(&mut response, &id);
             exchange.finish(response.status(), refusal.as_ref());
             Ok(response)
-        })
+        }
     }
-}
 
-impl Observer {
     /// Gives a response what every response has, and a refusal its clothes.
     fn dress(&self, response: &mut Response, id: &RequestId) -> Option<Refusal> {
         let refusal = response.extensions_mut().remove::<Refusal>();
@@ -138,7 +166,7 @@ impl Observer {
         let headers = response.headers_mut();
         headers.insert(&REQUEST_ID, id.to_header());
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if self.stopping.load(Ordering::Acquire) {
+        if self.0.stopping.load(Ordering::Acquire) {
             // Callers that keep their connection learn here that it is about to go, and lose nothing.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -146,9 +174,20 @@ impl Observer {
     }
 }
 
+/// Waits for an answer in its request's span; a panic on the way is an answer, too.
+async fn unless_it_panics(mut answer: Pin<&mut impl Future<Output = Response>>, span: &Span) -> Response {
+    let watched = poll_fn(|context| {
+        let _entered = span.enter();
+        // What a panic may have left half-done is dropped with the request.
+        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context)))
+            .unwrap_or_else(|panic| Poll::Ready(panicked(panic)))
+    });
+    watched.await
+}
+
 /// One request, from its head to its answer, or to the moment its caller left.
 struct Exchange {
-    metrics: Arc<Metrics>,
+    observer: Observer,
     _in_flight: InFlight,
     arrived: Instant,
     method: Method,
@@ -164,25 +203,13 @@ enum Outcome {
 }
 
 impl Exchange {
-    fn start(observer: &Observer, request: &Request, arrived: Instant, span: Span) -> Self {
-        Self {
-            metrics: observer.metrics.clone(),
-            _in_flight: observer.metrics.in_flight(),
-            arrived,
-            method: request.method().clone(),
-            route: request.extensions().get().map_or(NO_ROUTE, registered),
-            span,
-            outcome: Outcome::Open,
-        }
-    }
-
     fn finish(&mut self, status: StatusCode, refusal: Option<&Refusal>) {
         self.outcome = Outcome::Answered;
         if let Some(refusal) = refusal {
-            self.metrics.refused(refusal.kind().slug);
+            self.observer.0.metrics.refused(refusal.kind().slug);
         }
         let elapsed = self.arrived.elapsed();
-        self.metrics.responded(self.route, status.as_u16(), elapsed);
+        self.observer.0.metrics.responded(self.route, status.as_u16(), elapsed);
 
         let _entered = self.span.enter();
         let (method, route, status) = (&self.method, self.route, status.as_u16());
@@ -224,7 +251,7 @@ impl Drop for Exchange {
             return;
         }
         let elapsed = self.arrived.elapsed();
-        self.metrics.responded(self.route, CALLER_LEFT, elapsed);
+        self.observer.0.metrics.responded(self.route, CALLER_LEFT, elapsed);
         let _entered = self.span.enter();
         let ms = milliseconds(elapsed);
         info!(method = %self.method, route = self.route, status = CALLER_LEFT, ms, "the caller left before its answer");
@@ -232,7 +259,7 @@ impl Drop for Exchange {
 }
 
 /// Turns a panic in a handler into a fault of ours.
-pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text.as_str(),
@@ -250,7 +277,6 @@ mod tests {
         routing::{get, post},
     };
     use tower::ServiceExt;
-    use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
 
@@ -262,7 +288,7 @@ mod tests {
             .route("/panic", get(async || -> &'static str { panic!("at the disco") }))
             .fallback(async || Refusal::NOT_FOUND)
             .method_not_allowed_fallback(async || Refusal::METHOD_NOT_ALLOWED)
-            .layer((observer, CatchPanicLayer::custom(panicked)))
+            .layer(observer)
     }
 
     fn ask(router: Router, method: &str, path: &str) -> (Response, String) {

@@ -142,7 +142,7 @@ fn get(path: &str) -> Request<Body> {
 }
 
 async fn ask(state: &AppState, request: Request<Body>) -> (Response, String) {
-    let mut response = router(state.clone()).oneshot(request).await.unwrap();
+    let mut response = Routes::new(state.clone()).oneshot(request).await.unwrap();
     let bytes = to_bytes(std::mem::take(response.body_mut()), usize::MAX).await.unwrap();
     (response, String::from_utf8(bytes.to_vec()).unwrap())
 }

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use axum::{
+    Router,
     body::Bytes,
     routing::{get, post},
 };
@@ -25,11 +26,11 @@ struct Served {
     cut: JoinHandle<usize>,
 }
 
-async fn serve(app: Router, patience: Patience, drain: Duration) -> Served {
+async fn serve(app: impl App, patience: Patience, drain: Duration) -> Served {
     serve_as(&Config::default().server, app, patience, drain).await
 }
 
-async fn serve_as(config: &ServerConfig, app: Router, patience: Patience, drain: Duration) -> Served {
+async fn serve_as(config: &ServerConfig, app: impl App, patience: Patience, drain: Duration) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -258,7 +259,7 @@ async fn a_request_in_the_backlog_is_answered_after_a_stop() {
 async fn a_full_server_answers_probes_and_refuses_the_rest_until_there_is_room() {
     let config = ServerConfig { max_connections: 1, ..Config::default().server };
     let options = PoolOptions { workers: 1, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
-    let app = router(AppState::new(
+    let app = Routes::new(AppState::new(
         Config::default(),
         Arc::new(ModelPool::start(&options, Vec::new(), &Metrics::new()).unwrap()),
         Arc::new(Metrics::new()),
