@@ -5,7 +5,7 @@
 //! is large, and an attacker can make each byte of it dear. Strings without escapes are slices of the
 //! body, never copies; what is inside them is decoded on the workers.
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Arguments, Display, Formatter};
 
 use bytes::Bytes;
 use memchr::memchr2;
@@ -66,7 +66,7 @@ struct Scanner<'b> {
 impl Scanner<'_> {
     async fn object(&mut self) -> Result<Vec<Bytes>, Error> {
         self.blanks().await;
-        self.open(b'{', "the body")?;
+        self.open(b'{', format_args!("the body"))?;
         self.blanks().await;
         if self.peek() == Some(b'}') {
             return Err(Error::invalid(format!("the object is empty; expected {}", self.fields)));
@@ -74,10 +74,10 @@ impl Scanner<'_> {
         let Fields { one, many, what } = self.fields;
         let name = self.name().await?;
         let strings = if name == one.as_bytes() {
-            self.open(b'"', &format!("`{one}`"))?;
+            self.open(b'"', format_args!("`{one}`"))?;
             vec![self.string().await?]
         } else if name == many.as_bytes() {
-            self.list(&format!("`{many}`"), what).await?
+            self.list(many, what).await?
         } else {
             return Err(self.unknown_field(&name));
         };
@@ -107,12 +107,14 @@ impl Scanner<'_> {
         Ok(name)
     }
 
-    async fn list(&mut self, list: &str, what: &str) -> Result<Vec<Bytes>, Error> {
-        self.open(b'[', list)?;
+    async fn list(&mut self, name: &str, what: &str) -> Result<Vec<Bytes>, Error> {
+        self.open(b'[', format_args!("`{name}`"))?;
         self.blanks().await;
         let most = self.limits.items;
         if self.peek() == Some(b']') {
-            return Err(Error::invalid(format!("{list} is empty; expected 1 to {most} items, each {what}")));
+            return Err(Error::invalid(format!(
+                "`{name}` is empty; expected 1 to {most} items, each {what}"
+            )));
         }
         let mut strings = Vec::new();
         loop {
@@ -120,7 +122,7 @@ impl Scanner<'_> {
                 let limit = most as u64;
                 return Err(Error::TooLarge { what: self.fields.many, got: Amount::More, limit });
             }
-            self.open(b'"', &format!("item {} of {list}", strings.len()))?;
+            self.open(b'"', format_args!("item {} of `{name}`", strings.len()))?;
             strings.push(self.string().await?);
             self.blanks().await;
             match self.next() {
@@ -228,8 +230,8 @@ impl Scanner<'_> {
         Some(byte)
     }
 
-    /// Reads `byte`, the first of `what`; refuses any other value there.
-    fn open(&mut self, byte: u8, what: &str) -> Result<(), Error> {
+    /// Reads `byte`, the first of `what`, which is written only where that refuses another value.
+    fn open(&mut self, byte: u8, what: Arguments<'_>) -> Result<(), Error> {
         if self.peek() == Some(byte) {
             self.at += 1;
             return Ok(());
