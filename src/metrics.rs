@@ -1,15 +1,13 @@
 //! Every metric in one table; its doc comment is its help text.
 //!
 //! Invariant: recording on the way of a request is a few atomic operations and short locks; labels
-//! are resolved once, when a model is declared.
+//! are resolved once, when a model is declared or a route first answers.
 
 mod model;
 mod process;
+mod route;
 
-use std::{
-    sync::atomic::AtomicU64,
-    time::{Duration, Instant},
-};
+use std::{sync::atomic::AtomicU64, time::Instant};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -17,7 +15,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use self::model::{Cost, ModelMetrics};
+pub use self::{
+    model::{Cost, ModelMetrics},
+    route::RouteMetrics,
+};
 
 /// Upper bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 16] =
@@ -187,11 +188,10 @@ impl Metrics {
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// Counts a finished HTTP request: its route as registered, its status, its duration. The route is
-    /// never what a caller wrote, or callers could make series without end.
-    pub fn responded(&self, route: &'static str, status: u16, elapsed: Duration) {
-        self.http_requests.get_or_create(&ResponseLabels { route, status }).inc();
-        self.http_request_seconds.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
+    /// The metrics of a route, as registered. It is never what a caller wrote, or callers could make series
+    /// without end.
+    pub fn route(&self, route: &'static str) -> RouteMetrics {
+        RouteMetrics::new(route, self.http_requests.clone(), self.http_request_seconds.clone())
     }
 
     /// Counts a request in flight until the guard is dropped.
@@ -238,7 +238,10 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -339,7 +342,7 @@ mod tests {
     fn a_histogram_has_cumulative_buckets_that_end_in_its_count() {
         let metrics = Metrics::new();
         for us in [50, 300, 2_000_000, 60_000_000] {
-            metrics.responded("/v1/models", 200, Duration::from_micros(us));
+            metrics.route("/v1/models").responded(200, Duration::from_micros(us));
         }
         let scrape = Scrape::parse(&metrics.encode());
         let bucket = |le: &str| {
@@ -377,8 +380,8 @@ mod tests {
         metrics.refused("overloaded");
         metrics.refused("overloaded");
         metrics.refused("malformed");
-        metrics.responded("/v1/text/sentiment", 200, Duration::ZERO);
-        metrics.responded("/v1/text/sentiment", 503, Duration::ZERO);
+        metrics.route("/v1/text/sentiment").responded(200, Duration::ZERO);
+        metrics.route("/v1/text/sentiment").responded(503, Duration::ZERO);
         let scrape = Scrape::parse(&metrics.encode());
         assert_eq!(scrape.get("lepton_refusals_total{reason=\"overloaded\"}"), 2.0);
         assert_eq!(scrape.get("lepton_refusals_total{reason=\"malformed\"}"), 1.0);

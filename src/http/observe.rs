@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    metrics::{InFlight, Metrics},
+    metrics::{InFlight, Metrics, RouteMetrics},
 };
 
 /// The route of a request that matched none.
@@ -66,6 +66,8 @@ pub(super) struct Observer(Arc<Watch>);
 
 struct Watch {
     metrics: Arc<Metrics>,
+    /// Of each route, those that come by the ten thousand first.
+    routes: Vec<RouteMetrics>,
     ids: RequestIds,
     stopping: Arc<AtomicBool>,
 }
@@ -73,7 +75,9 @@ struct Watch {
 impl Observer {
     /// Counts into `metrics`, and asks callers to leave once `stopping` is set.
     pub(super) fn new(metrics: Arc<Metrics>, stopping: Arc<AtomicBool>) -> Self {
-        Self(Arc::new(Watch { metrics, ids: RequestIds::new(), stopping }))
+        let known = PATHS.into_iter().map(|(_, route, _)| route).chain(["/", NO_ROUTE]);
+        let routes = known.map(|route| metrics.route(route)).collect();
+        Self(Arc::new(Watch { metrics, routes, ids: RequestIds::new(), stopping }))
     }
 }
 
@@ -157,6 +161,13 @@ impl Observer {
         }
     }
 
+    /// Counts a finished request.
+    fn responded(&self, route: &'static str, status: u16, elapsed: Duration) {
+        if let Some(metrics) = self.0.routes.iter().find(|metrics| metrics.route() == route) {
+            metrics.responded(status, elapsed);
+        }
+    }
+
     /// Gives a response what every response has, and a refusal its clothes.
     fn dress(&self, response: &mut Response, id: &RequestId) -> Option<Refusal> {
         let refusal = response.extensions_mut().remove::<Refusal>();
@@ -209,7 +220,7 @@ impl Exchange {
             self.observer.0.metrics.refused(refusal.kind().slug);
         }
         let elapsed = self.arrived.elapsed();
-        self.observer.0.metrics.responded(self.route, status.as_u16(), elapsed);
+        self.observer.responded(self.route, status.as_u16(), elapsed);
 
         let _entered = self.span.enter();
         let (method, route, status) = (&self.method, self.route, status.as_u16());
@@ -251,7 +262,7 @@ impl Drop for Exchange {
             return;
         }
         let elapsed = self.arrived.elapsed();
-        self.observer.0.metrics.responded(self.route, CALLER_LEFT, elapsed);
+        self.observer.responded(self.route, CALLER_LEFT, elapsed);
         let _entered = self.span.enter();
         let ms = milliseconds(elapsed);
         info!(method = %self.method, route = self.route, status = CALLER_LEFT, ms, "the caller left before its answer");
