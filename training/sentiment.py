@@ -204,7 +204,10 @@ def calibrate(model: SentimentNet, found: Corpus) -> tuple[float, list[tuple]]:
 
 def frontier(here: Path) -> tuple[str, str]:
     """What `sentiment_frontier.py` found of shapes: the kernels that were timed, and a table."""
-    found = json.loads((here / "sentiment_frontier.json").read_text())
+    file = here / "sentiment_frontier.json"
+    if not file.exists():
+        return "none", "Not run yet for the network that ships."
+    found = json.loads(file.read_text())
     rows = found["rows"]
     head = ["recurrence", "state", "parameters", "tract, us", "served, us", *rows[0]["right"]]
     return found["form"], common.table(head, [

@@ -123,9 +123,9 @@ fn a_text_is_answered_with_its_price() {
     assert_eq!(answer["results"][0]["label"], "positive");
     assert_eq!(answer["results"][0]["truncated"], false);
 
-    let cut = exchange(server.address, &post(TEXT, "text/plain", "so very good ".repeat(500).as_bytes()));
+    let cut = exchange(server.address, &post(TEXT, "text/plain", "so very good ".repeat(1000).as_bytes()));
     let cut = &ok(cut)["results"][0];
-    assert_eq!((&cut["truncated"], &cut["tokens"]), (&json!(true), &json!(256)));
+    assert_eq!((&cut["truncated"], &cut["tokens"]), (&json!(true), &json!(2048)));
 }
 
 #[test]
