@@ -28,10 +28,10 @@ CALIBRATION_BINS = 15
 # --- command line and reproducibility -------------------------------------------------
 
 
-def parser(description: str, model: str, epochs: int) -> argparse.ArgumentParser:
-    """The flags that every recipe takes."""
+def arguments(description: str, model: str, epochs: int, switches: Mapping[str, str] | None = None
+              ) -> argparse.Namespace:
+    """Parse the flags that every recipe takes and switches of its own; nothing is created."""
     parser = argparse.ArgumentParser(description=description)
-    parser.set_defaults(model=model)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data",
                         help="folder of the data sets (default: ../shared/data beside the repository)")
     parser.add_argument("--cache", type=Path, default=REPOSITORY / "training" / ".cache",
@@ -43,14 +43,11 @@ def parser(description: str, model: str, epochs: int) -> argparse.ArgumentParser
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--smoke", action="store_true",
                         help="run every step on little data in under two minutes; the result is no good")
-    return parser
-
-
-def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line; nothing is created."""
+    for switch, meaning in (switches or {}).items():
+        parser.add_argument(switch, action="store_true", help=meaning)
     options = parser.parse_args()
     if options.out is None:
-        options.out = options.cache / f"smoke-{options.model}" if options.smoke else REPOSITORY / "models" / options.model
+        options.out = options.cache / f"smoke-{model}" if options.smoke else REPOSITORY / "models" / model
     if options.smoke:
         options.epochs = 1
     return options

@@ -184,7 +184,7 @@ def golden(network: FaceDetector) -> str:
 
 
 def main() -> None:
-    options = common.arguments(common.parser(__doc__, "face-detector", EPOCHS))
+    options = common.arguments(__doc__, "face-detector", EPOCHS)
     common.start(options.seed, options.threads)
     clock = common.Clock()
     beside = options.data.parent

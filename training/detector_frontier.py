@@ -30,7 +30,7 @@ SHAPES = {
 
 
 def main() -> None:
-    options = common.arguments(common.parser(__doc__.splitlines()[0], "face-detector", 1))
+    options = common.arguments(__doc__.splitlines()[0], "face-detector", 1)
     out = Path(__file__).with_name("detector_frontier.json")
     clock = common.Clock()
     photos = load(options.data, options.data.parent / "models", options.cache, 60 if options.smoke else None)

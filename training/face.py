@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -17,13 +15,15 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import common
-from deeper import begin_as
 from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise
 
-EPOCHS = 80  # of a part, at most
+EPOCHS = 80
+GROWTH = ((0.5, 32), (0.75, 40))  # until this share of the steps faces are so small: less than half the work
+CALM = 0.8375  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
 CALM_STRENGTH = 0.5
 OPINION = 0.4  # share of the target that the network's own earlier answers have in the end
 BATCH = 128
+PEAK_RATE = 0.1
 WEIGHT_DECAY = 5e-4
 VIEWS = {
     "as it is": View(), "square 1.1 times as large": View(growth=1.1), "square 1.2 times as large": View(growth=1.2),
@@ -41,8 +41,8 @@ GOLDEN_FORMULA = "pixel(x, y, i) = (x * 7 + y * 13 + i * 29) % 256, image = (pix
 class Shape(NamedTuple):
     """Channels of each stage, each at half the side of the one before, and the residual blocks in it."""
 
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
+    widths: tuple[int, ...] = (32, 96, 160)
+    blocks: tuple[int, ...] = (1, 1, 2)
     side: int = SIDE
 
 
@@ -110,35 +110,18 @@ def mega_flop(model: FaceNet) -> float:
 # --- recipe ---------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
-    """A part of the recipe: a network, how long and how fast it learns, and from what."""
-
-    name: str
-    shape: Shape
-    epochs: int
-    rate: float                              # the highest of its one cosine
-    growth: tuple[tuple[float, int], ...]    # until this share of the steps faces are so small: less work
-    calm: float                              # from this share on views are weaker and not blended
-    opinion: float = 0.0                     # share of the target, at its beginning, of the network's own answers
-
-
-# The second network begins as the same function as the first, with one block more.
-FIRST = Part("first", Shape((32, 96, 160), (1, 1, 2)), EPOCHS, 0.1, ((0.5, 32), (0.75, 40)), 0.8375)
-SECOND = Part("second", Shape((32, 96, 160), (1, 2, 2)), 28, 0.03, (), 0.75, OPINION)
-
-
 class Run:
     """Everything that changes while a network is trained, so that a run can stop and go on."""
 
-    def __init__(self, model: FaceNet, votes: torch.Tensor) -> None:
+    def __init__(self, shape: Shape, votes: torch.Tensor) -> None:
         # Ten votes are a rough measure: what was answered to other views of the same face smooths them.
         self.opinions = votes.clone()
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = FaceNet(shape).to(memory_format=torch.channels_last)
         self.average = common.Average(self.model, 0.998)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
-                                         lr=0.0, momentum=0.9, nesterov=True)
+                                         lr=PEAK_RATE, momentum=0.9, nesterov=True)
         self.epoch = 0
 
     def hear(self, chosen: torch.Tensor, logits: torch.Tensor) -> None:
@@ -166,16 +149,15 @@ class Run:
         torch.set_rng_state(state["random"])
 
 
-def face_side(part: Part, done: float) -> int:
+def face_side(done: float, side: int) -> int:
     """How large faces are after this share of the steps: small ones first."""
-    side = part.shape.side
-    for share, small in part.growth:
+    for share, small in GROWTH:
         if done < share:
             return small * side // SIDE // 8 * 8
     return side
 
 
-def train(faces: Faces, valid: Faces, part: Part, model: FaceNet, clock: common.Clock,
+def train(faces: Faces, valid: Faces, epochs: int, shape: Shape, clock: common.Clock,
           kept: Path | None, until: int) -> tuple[FaceNet, int]:
     """Train on the distribution of votes and return the averaged weights with the epochs behind them.
 
@@ -183,25 +165,22 @@ def train(faces: Faces, valid: Faces, part: Part, model: FaceNet, clock: common.
     It ends after the epoch `until`, wherever the learning rate is then.
     """
     pixels, votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
-    run = Run(model, votes)
-    if part.opinion > 0:
-        run.opinions = torch.from_numpy(predict(model, faces)).softmax(1)
+    run = Run(shape, votes)
     if kept is not None and kept.exists():
         run.restore(kept, clock)
         clock.log(f"going on after epoch {run.epoch}")
     per_epoch = len(pixels) // BATCH
-    steps = part.epochs * per_epoch
+    steps = epochs * per_epoch
     while run.epoch < until:
-        run.model.train()
         order = torch.randperm(len(pixels))[:per_epoch * BATCH]
         losses = []
         for step, chosen in enumerate(order.split(BATCH), run.epoch * per_epoch):
             for group in run.optimiser.param_groups:
-                group["lr"] = part.rate * common.cosine(step, steps, min(400, steps // 8 + 1))
+                group["lr"] = PEAK_RATE * common.cosine(step, steps, min(400, steps // 8 + 1))
             done = step / steps
-            calm = done >= part.calm
-            x = augment(pixels[chosen], face_side(part, done), CALM_STRENGTH if calm else 1.0)
-            target = votes[chosen].lerp(run.opinions[chosen], part.opinion + (OPINION - part.opinion) * done)
+            calm = done >= CALM
+            x = augment(pixels[chosen], face_side(done, shape.side), CALM_STRENGTH if calm else 1.0)
+            target = votes[chosen].lerp(run.opinions[chosen], OPINION * done)
             if not calm:
                 x, target = mix(x, target)
             # Convolutions in bf16 take the matrix units of the processor where it has them.
@@ -216,8 +195,8 @@ def train(faces: Faces, valid: Faces, part: Part, model: FaceNet, clock: common.
             losses.append(loss.item())
         run.epoch += 1
         logits = predict(run.average.model, valid)
-        clock.log(f"{part.name}, epoch {run.epoch}/{part.epochs}: loss {np.mean(losses):.4f}, "
-                  f"valid {vote_loss(logits, valid):.4f}, {common.accuracy(logits, valid.labels):.4f}")
+        clock.log(f"epoch {run.epoch}/{epochs}: loss {np.mean(losses):.4f}, valid {vote_loss(logits, valid):.4f}, "
+                  f"{common.accuracy(logits, valid.labels):.4f}")
         if kept is not None:
             run.save(kept, clock)
     return run.average.model.to(memory_format=torch.contiguous_format), run.epoch
@@ -275,51 +254,9 @@ def golden(model: FaceNet) -> dict:
     return {"input": "image", "shape": [1, 1, SIDE, SIDE], "formula": GOLDEN_FORMULA, "tolerance": 1e-3, "cases": cases}
 
 
-def trained(faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock) -> tuple[FaceNet, int]:
-    """Run the parts that are left and return the last network with the epochs behind it."""
-
-    def run(part: Part, model: FaceNet, until: int | None = None) -> tuple[FaceNet, int]:
-        part = part._replace(epochs=min(part.epochs, options.epochs))
-        kept = options.cache / f"face-{part.name}-{part.epochs}-{options.seed}.pt"
-        return train(faces, valid, part, model, clock, None if options.smoke else kept,
-                     part.epochs if until is None else until)
-
-    if options.begin is None:
-        first, _ = run(FIRST, FaceNet(FIRST.shape))
-        network = exported(fold(first))
-    else:
-        network = options.begin.read_bytes()
-    model = FaceNet(SECOND.shape)
-    sample = augment(torch.from_numpy(faces.pixels[:2048]), SIDE, CALM_STRENGTH)
-    begin_as(model, network, FIRST.shape.blocks, sample)
-    if not options.early:
-        logits = predict(model, valid)
-        clock.log(f"begun: valid {vote_loss(logits, valid):.4f}, {common.accuracy(logits, valid.labels):.4f}")
-    return run(SECOND, model, 0 if options.early else None)
-
-
-def began(options: argparse.Namespace, clock: common.Clock) -> str:
-    """What the run that ends did, in words."""
-    took = f"{clock.minutes():.0f} minutes of wall clock on a busy machine"
-    if options.begin is None:
-        return f"Both took {took}."
-    return (f"The shipped run did the second part (`--begin`, {took}), from the network with SHA-256 "
-            f"{hashlib.sha256(options.begin.read_bytes()).hexdigest()[:16]}... that an earlier run of the first part gave.")
-
-
-def exported(model: FaceNet) -> bytes:
-    """The ONNX file of a folded network."""
-    side = model.shape.side
-    return common.export(model, torch.zeros(2, 1, side, side), "image", {0: "batch"})
-
-
 def main() -> None:
-    parser = common.parser(__doc__, "face", EPOCHS)
-    parser.add_argument("--early", action="store_true",
-                        help="train no further: write what the last whole epoch of a stopped second part left")
-    parser.add_argument("--begin", type=Path,
-                        help="begin with the second part, from this network that an earlier first part gave")
-    options = common.arguments(parser)
+    options = common.arguments(__doc__, "face", EPOCHS, {
+        "--early": "train no further: write what the last whole epoch of a stopped run left"})
     common.start(options.seed, options.threads)
     clock = common.Clock()
     here = Path(__file__).parent
@@ -330,13 +267,15 @@ def main() -> None:
         faces, valid = faces.only(np.arange(2048)), valid.only(np.arange(512))
     clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
 
-    model, done = trained(faces, valid, options, clock)
+    kept = options.cache / f"face-{options.epochs}-{options.seed}.pt"
+    until = 0 if options.early else options.epochs
+    model, done = train(faces, valid, options.epochs, Shape(), clock, None if options.smoke else kept, until)
     model = fold(model)
     logits, labels = predict(model, valid), valid.labels
     fitted = valid.hashes < 0.5
     temperature = common.fit_temperature([(logits[fitted], labels[fitted])])
 
-    network = exported(model)
+    network = common.export(model, torch.zeros(2, 1, SIDE, SIDE), "image", {0: "batch"})
     rows = normalise(torch.from_numpy(valid.pixels[:64])).numpy()
     worst = common.check_close(network, "image", rows, logits[:64])
     clock.log(f"ONNX Runtime and torch differ by {worst:.1e} at most; {len(network)} bytes")
@@ -359,12 +298,11 @@ def main() -> None:
         "train": f"{len(faces.pixels):,}", "valid": f"{len(valid.pixels):,}",
         "views": common.table(["crop", "share recognised"], views),
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
-        "calm": f"{100 * (1 - SECOND.calm):.0f} %", "first_epochs": FIRST.epochs,
-        "first_blocks": "-".join(map(str, FIRST.shape.blocks)), "second_blocks": "-".join(map(str, SECOND.shape.blocks)),
-        "began": began(options, clock),
+        "calm": f"{100 * (1 - CALM):.0f} %",
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form, "growth": growth, "margin": margin_table,
-        "epochs": done if done == SECOND.epochs else f"{done} of {SECOND.epochs}",
-        "seed": options.seed, "threads": options.threads, "worst": f"{worst:.0e}",
+        "epochs": done if done == options.epochs else f"{done} of {options.epochs}",
+        "seed": options.seed, "threads": options.threads,
+        "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
     common.write(options.out / "1" / "model.onnx", network)
     common.write(options.out / "labels.txt", "\n".join(LABELS) + "\n")

@@ -11,21 +11,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import common
 import timing
-from face import FIRST, SECOND, FaceNet, Shape, exported, fold, mega_flop, predict, train, vote_loss
-from faces import load
+from face import FaceNet, Shape, fold, mega_flop, predict, train, vote_loss
+from faces import SIDE, load
 
 EPOCHS = 6
 SHAPES = [
-    FIRST.shape,
+    Shape(),
     Shape((32, 64, 128), (1, 1, 2)),
     Shape((32, 64, 128), (1, 1, 1)),
 ]
 # Not trained: they show what else there is for the price.
 COSTS_ONLY = [
-    SECOND.shape,
+    Shape((32, 96, 160), (1, 2, 2)),
     Shape((32, 64, 128), (1, 2, 3)),
     Shape((48, 96, 192), (1, 1, 1)),
     Shape((32, 64, 128, 256), (1, 1, 1, 1)),
@@ -38,28 +39,26 @@ def name(shape: Shape) -> str:
 
 
 def main() -> None:
-    parser = common.parser(__doc__.splitlines()[0], "face", EPOCHS)
-    options = common.arguments(parser)
+    options = common.arguments(__doc__.splitlines()[0], "face", EPOCHS)
     out = Path(__file__).with_name("face_frontier.json")
     faces, valid = load(options.data, options.cache)
     clock = common.Clock()
     found = json.loads(out.read_text()) if out.exists() else {"epochs": options.epochs, "rows": {}}
     if found["epochs"] != options.epochs:
-        parser.error(f"{out} holds a budget of {found['epochs']} epochs")
+        raise SystemExit(f"{out} holds a budget of {found['epochs']} epochs")
     for shape in SHAPES:
         row = found["rows"].setdefault(name(shape), {})
         if "accuracy" in row:
             continue
         common.start(options.seed, options.threads)
-        part = FIRST._replace(name=name(shape), shape=shape, epochs=options.epochs, calm=1.0)
-        model, _ = train(faces, valid, part, FaceNet(shape), clock, None, options.epochs)
+        model, _ = train(faces, valid, options.epochs, shape, clock, None, options.epochs)
         logits = predict(fold(model), valid)
         row |= {"valid_loss": round(vote_loss(logits, valid), 4),
                 "accuracy": round(common.accuracy(logits, valid.labels), 4)}
         common.write_json(out, found)
     models = {name(shape): fold(FaceNet(shape)) for shape in SHAPES + COSTS_ONLY}
-    face = np.zeros((1, 1, SECOND.shape.side, SECOND.shape.side), np.float32)
-    found["form"], costs = timing.costs([exported(model) for model in models.values()], face)
+    networks = [common.export(model, torch.zeros(2, 1, SIDE, SIDE), "image", {0: "batch"}) for model in models.values()]
+    found["form"], costs = timing.costs(networks, np.zeros((1, 1, SIDE, SIDE), np.float32))
     for (key, model), cost in zip(models.items(), costs):
         found["rows"].setdefault(key, {}).update(
             mega_flop=round(mega_flop(model)), parameters=sum(p.numel() for p in model.parameters()), **cost._asdict())

@@ -251,7 +251,7 @@ def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: 
 
 
 def main() -> None:
-    options = common.arguments(common.parser(__doc__, "sentiment", EPOCHS))
+    options = common.arguments(__doc__, "sentiment", EPOCHS)
     common.start(options.seed, options.threads)
     clock = common.Clock()
     found = tokens.load(options.data, options.cache, options.smoke)

@@ -26,8 +26,7 @@ ROWS, TOKENS = 8, 32
 
 
 def main() -> None:
-    parser = common.parser(__doc__.splitlines()[0], "sentiment", sentiment.EPOCHS)
-    options = common.arguments(parser)
+    options = common.arguments(__doc__.splitlines()[0], "sentiment", sentiment.EPOCHS)
     common.start(options.seed, options.threads)
     clock = common.Clock()
     found = tokens.load(options.data, options.cache, options.smoke)

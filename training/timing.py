@@ -23,8 +23,8 @@ RUNS = 20
 class Cost(NamedTuple):
     """Microseconds for one row on one thread."""
 
-    tract: float   # as it comes
-    served: float  # with Lepton's fastest kernels for this processor
+    tract: int   # as it comes
+    served: int  # with Lepton's fastest kernels for this processor
 
 
 def costs(networks: Sequence[bytes], batch: np.ndarray) -> tuple[str, list[Cost]]:
@@ -46,4 +46,4 @@ def costs(networks: Sequence[bytes], batch: np.ndarray) -> tuple[str, list[Cost]
                     found.append(min(each.run(RUNS)))
     form = engine.forms[0]
     engine.close()
-    return form, [Cost(*(round(statistics.median(found) * 1e6 / len(batch), 1) for found in times)) for times in fastest]
+    return form, [Cost(*(round(statistics.median(found) * 1e6 / len(batch)) for found in times)) for times in fastest]
