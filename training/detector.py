@@ -155,15 +155,6 @@ def counts(network: Network, folder: Path, threshold: float) -> list[tuple]:
     return rows
 
 
-def frontier(here: Path) -> tuple[int, str, str]:
-    """What `detector_frontier.py` found of shapes: the steps that each had, the kernels that were timed, and a table."""
-    found = json.loads((here / "detector_frontier.json").read_text())
-    head = ["shape", "GFLOP", "parameters", "tract, us", "served, us", "average precision"]
-    rows = [(name, row["giga_flop"], f"{row['parameters']:,}", row["tract"], row["served"], row["average_precision"])
-            for name, row in sorted(found["rows"].items(), key=lambda pair: pair[1]["giga_flop"])]
-    return found["steps"], found["form"], common.table(head, rows)
-
-
 def golden(network: FaceDetector) -> str:
     """Inputs drawn by a formula, with the maps that torch gives for them; one map on a line."""
     channel, y, x = np.mgrid[:3, :GOLDEN_HEIGHT, :GOLDEN_WIDTH]
@@ -236,9 +227,7 @@ def main() -> None:
         f"found at {side}", "least sure", "surest not answered"))], seen)
     print(table, photographs, sep="\n\n", flush=True)
     here = Path(__file__).parent
-    frontier_steps, form, frontier_table = frontier(here)
     facts = {
-        "frontier_steps": frontier_steps, "form": form, "frontier": frontier_table,
         "measured": table, "photographs": photographs, "wrong": " and ".join(map(str, wrong)),
         "ece_before": f"{before:.3f}", "ece_after": f"{after:.3f}", "factor": factor, "offset": offset,
         "flop_small": f"{giga_flop(model, 256, 320):.2f}", "flop_large": f"{giga_flop(model, 480, 640):.2f}",
