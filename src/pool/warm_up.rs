@@ -56,7 +56,8 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
     let (meter, grid) = (Meter::start(), table.grid().to_vec());
     for sample in &samples {
         for rows in &grid {
-            let [one, expected] = [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.bucket, rows)));
+            let [one, expected] =
+                [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.bucket, rows)));
             if meter.read().cpu + expected * 2 > BUDGET || is_too_long(one, expected) {
                 break;
             }
