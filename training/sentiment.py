@@ -95,7 +95,8 @@ def begin(model: SentimentNet, found: Corpus, options: argparse.Namespace, clock
     sentences = aliased["phrases"].only(aliased["phrases"].lengths >= 15)
     stream = np.concatenate([*(aliased[name].ids for name in ("imdb unlabelled", "imdb", "yelp", "shopping", "weibo")),
                              *(sentences.row(k) for k in range(len(sentences.lengths)))])
-    language.pretrain(model.vectors, model.recurrence, stream, PASSES, options.seed, clock)
+    passes = PASSES / 20 if options.smoke else PASSES
+    language.pretrain(model.vectors, model.recurrence, stream, passes, options.seed, clock)
 
 
 def train(model: SentimentNet, stage: Stage, found: Corpus, seed: int, clock: common.Clock) -> SentimentNet:

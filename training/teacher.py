@@ -112,13 +112,17 @@ def some(rows: Labelled, number: int, random: np.random.Generator) -> Labelled:
 # --- recipe ---------------------------------------------------------------------------
 
 
-def tune(teacher: Teacher, source: Source, random: np.random.Generator, clock: common.Clock) -> None:
-    """One pass over labelled English: phrases, long ones twice, words, and runs of sentences out of reviews."""
+def tune(teacher: Teacher, source: Source, random: np.random.Generator, share: int, clock: common.Clock) -> None:
+    """One pass over labelled English: phrases, long ones twice, words, and runs of sentences out of reviews.
+
+    Of each `share` texts one is read.
+    """
     learnt = source.learnt
     long = [row for row in learnt["phrases"] if row[0].count(" ") >= 8]
     rows = [*learnt["phrases"], *long, *some(learnt["neutral"], 20_000, random), *learnt["lexicon"],
             *some([(text, 0.9 * target + 0.05) for text, target in learnt["yelp"]], 40_000, random),
             *runs(learnt["imdb"], len(learnt["imdb"]), random)]
+    rows = some(rows, len(rows) // share, random)
     targets = torch.tensor([target for _, target in rows], dtype=torch.float32)
     groups = teacher.groups([text for text, _ in rows])
     order = random.permutation(len(groups))
@@ -159,13 +163,13 @@ def judge(source: Source, cache: Path, seed: int, smoke: bool, clock: common.Clo
         random = np.random.default_rng(seed)
         torch.manual_seed(seed)
         teacher = Teacher()
-        tune(teacher, source, random, clock)
+        share = 60 if smoke else 1
+        tune(teacher, source, random, share, clock)
         accuracy = {}
         for name in ("SST-2 dev", "IMDB held back", "Yelp held back"):
             texts, labels = zip(*source.measured[name])
             accuracy[name] = float(((teacher.opinions(texts) > 0.5) == (np.array(labels) > 0.5)).mean())
             clock.log(f"teacher, {name}: {accuracy[name]:.4f}")
-        share = 100 if smoke else 1
         reviews = source.learnt["imdb"] + source.learnt["imdb unlabelled"]
         texts = [*(text for text, _ in runs(reviews, SENTENCES // share, random)),
                  *joined(source.learnt["phrases"], JOINED // share, random),
