@@ -91,14 +91,14 @@ impl Service<Request> for Routes {
     /// The routes that overloads come by take a short way to the handler that the table names: the router
     /// boxes and moves a request at each of its layers.
     fn call(&mut self, request: Request) -> Self::Future {
-        let state = State(self.state.clone());
+        let state = self.state.clone();
         match (request.method(), request.uri().path()) {
             (&Method::POST, SENTIMENT) => {
-                let handler = |request| predict::sentiment(state, request);
+                let handler = move |request| predict::sentiment(State(state.clone()), request);
                 Box::pin(self.observer.watch(SENTIMENT, request, handler))
             }
             (&Method::POST, CLASSIFY) => {
-                let handler = |request| predict::vision(state, request);
+                let handler = move |request| predict::vision(State(state.clone()), request);
                 Box::pin(self.observer.watch(CLASSIFY, request, handler))
             }
             _ => Box::pin(self.router.call(request)),

@@ -6,9 +6,7 @@
 use std::{
     any::Any,
     convert::Infallible,
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,8 +23,9 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use tower::{Layer, Service};
-use tracing::{Span, debug, error, error_span, field, info, warn};
+use tower::{Layer, Service, service_fn};
+use tower_http::catch_panic::CatchPanic;
+use tracing::{Instrument, Span, debug, error, error_span, field, info, warn};
 
 use super::{
     PATHS,
@@ -123,10 +122,10 @@ impl Observer {
         &self,
         route: &'static str,
         mut request: Request,
-        inner: I,
+        mut inner: I,
     ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<I, F>
     where
-        I: FnOnce(Request) -> F + Send,
+        I: FnMut(Request) -> F + Send,
         F: Future<Output: IntoResponse> + Send,
     {
         let arrived = Instant::now();
@@ -149,9 +148,14 @@ impl Observer {
         let is_served = is_probe(route) || request.extensions().get::<Crowded>().is_none();
         async move {
             let mut response = if is_served {
-                // Made where it stays: what handlers keep is large, and would be moved with every hand-over.
-                let answer = pin!(async { inner(request).await.into_response() });
-                unless_it_panics(answer, &exchange.span).await
+                let span = exchange.span.clone();
+                let answered = service_fn(move |request| {
+                    let answer = inner(request);
+                    async move { Ok::<_, Infallible>(answer.await.into_response()) }
+                });
+                // Within the observer: a panic becomes a refusal before it is logged and dressed.
+                let mut answered = CatchPanic::custom(answered, panicked);
+                span.in_scope(|| answered.call(request)).instrument(span).await.into_response()
             } else {
                 crowded().into_response()
             };
@@ -183,17 +187,6 @@ impl Observer {
         }
         refusal
     }
-}
-
-/// Waits for an answer in its request's span; a panic on the way is an answer, too.
-async fn unless_it_panics(mut answer: Pin<&mut impl Future<Output = Response>>, span: &Span) -> Response {
-    let watched = poll_fn(|context| {
-        let _entered = span.enter();
-        // What a panic may have left half-done is dropped with the request.
-        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context)))
-            .unwrap_or_else(|panic| Poll::Ready(panicked(panic)))
-    });
-    watched.await
 }
 
 /// One request, from its head to its answer, or to the moment its caller left.
