@@ -1,5 +1,5 @@
 //! The recipes of `training/`, run whole on little data with `--smoke`. They need Python with the
-//! packages of `training/requirements.txt`, in `.venv` or as `LEPTON_TRAINING_PYTHON` names it, and the
+//! packages of `training/requirements.txt`, in `.venv` or as `TRAINING_PYTHON` names it, and the
 //! data beside the repository. Where either is missing this is skipped, and says so.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 /// The Python that can train, or why there is none.
 fn python(root: &Path) -> Result<OsString, String> {
-    let named = env::var_os("LEPTON_TRAINING_PYTHON");
+    let named = env::var_os("TRAINING_PYTHON");
     let python = named.unwrap_or_else(|| root.join(".venv/bin/python").into_os_string());
     let has_all = Command::new(&python)
         .args(["-c", "import numpy, onnx, onnxruntime, PIL, skimage, tokenizers, torch"])
