@@ -11,7 +11,7 @@
 //! - [`engine`]: what runs a network.
 //! - [`image`], [`text`], [`tensor`]: bytes to pixels, text to ids, numbers in shapes.
 //! - [`repository`] and [`manifest`]: model folders on disk.
-//! - [`metrics`], [`error`] and [`random`]: plain data that every room may use.
+//! - [`metrics`], [`error`] and [`random`], and `calendar`: plain data that every room may use.
 //!
 //! Imports run downwards only; `tests/it/architecture.rs` holds this.
 
@@ -20,6 +20,7 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+mod calendar;
 pub mod cli;
 pub mod config;
 pub mod cores;

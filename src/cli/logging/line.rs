@@ -19,6 +19,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::calendar::Utc;
+
 /// Writes events, and their spans' fields, without colours.
 pub(super) struct Plain;
 
@@ -94,12 +96,12 @@ const MESSAGE: &str = "message";
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let plain = |c: u8| matches!(c, b' '..=b'~') & (c != b'"') & (c != b'\\');
-        // Without a way out of the loop it takes many bytes at once.
-        let is_plain = value.bytes().fold(true, |is_plain, c| is_plain & plain(c));
         if field.name() == MESSAGE {
             return self.record_debug(field, &format_args!("{value}"));
         }
+        let plain = |c: u8| matches!(c, b' '..=b'~') & (c != b'"') & (c != b'\\');
+        // Without a way out of the loop it takes many bytes at once.
+        let is_plain = value.bytes().fold(true, |is_plain, c| is_plain & plain(c));
         if !is_plain {
             return self.record_debug(field, &value);
         }
@@ -147,11 +149,7 @@ impl FormatTime for Clock {
             SECOND.set((second, text));
         }
         let mut micros = *b"000000Z";
-        let mut rest = now.subsec_micros();
-        for digit in micros[..6].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        write_digits(&mut micros[..6], now.subsec_micros().into());
         for part in [&text[..], &micros[..]] {
             writer.write_str(str::from_utf8(part).unwrap_or_default())?;
         }
@@ -160,33 +158,23 @@ impl FormatTime for Clock {
 }
 
 /// A second since 1970 as date and time, with the point that the fractions follow.
-fn date(second: u64) -> [u8; 20] {
-    // Howard Hinnant's civil_from_days: years that begin in March have their odd day last.
-    let days = second / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let of_day = second % 86_400;
+fn date(seconds: u64) -> [u8; 20] {
+    let Utc { year, month, day, hour, minute, second } = Utc::of(seconds);
     let mut text = *b"0000-00-00T00:00:00.";
-    for (at, length, number) in [
-        (0, 4, year),
-        (5, 2, month),
-        (8, 2, day),
-        (11, 2, of_day / 3600),
-        (14, 2, of_day / 60 % 60),
-        (17, 2, of_day % 60),
-    ] {
-        let mut rest = number;
-        for digit in text[at..at + length].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+    let parts =
+        [(0..4, year), (5..7, month), (8..10, day), (11..13, hour), (14..16, minute), (17..19, second)];
+    for (place, number) in parts {
+        write_digits(&mut text[place], number);
     }
     text
+}
+
+/// Fills `digits` with the lowest decimal digits of a number.
+fn write_digits(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const ROOMS: &[&[&str]] = &[
     &["tensor"],
     // Plain data, for every room.
     &["config"],
-    &["manifest", "metrics", "error", "cores", "random"],
+    &["manifest", "metrics", "error", "cores", "random", "calendar"],
 ];
 
 /// Libraries that only some rooms may name.
