@@ -58,7 +58,7 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
         for rows in &grid {
             let [one, expected] =
                 [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.bucket, rows)));
-            if meter.read().cpu + expected * 2 > BUDGET || is_too_long(one, expected) {
+            if is_too_dear(meter.read().cpu, one, expected) {
                 break;
             }
             let cpu = measure(session.as_mut(), &sample.row, *rows)?;
@@ -68,9 +68,9 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
     Ok(Survey { measured: table.measured(), best: table.bests() })
 }
 
-/// Says whether a run is so long that it is not measured, where a row alone takes `one`.
-fn is_too_long(one: Duration, run: Duration) -> bool {
-    run > LONGEST.max(one * ALWAYS)
+/// Says whether a run is not worth measuring, after `spent` on others and where a row alone takes `one`.
+fn is_too_dear(spent: Duration, one: Duration, run: Duration) -> bool {
+    spent + run * 2 > BUDGET || run > LONGEST.max(one * ALWAYS)
 }
 
 /// CPU time of a run of `rows` copies of `row`: the least of a few, for what disturbs a run only adds to it.
@@ -124,7 +124,7 @@ pub(super) fn run(
     // A single row costs little, and nothing can be promised without knowing how much.
     if rows > 1 {
         let [one, expected] = [1, rows].map(|rows| model.run_cost(*bucket, rows));
-        if model.measuring() + expected * 2 > BUDGET || is_too_long(one, expected) {
+        if is_too_dear(model.measuring(), one, expected) {
             return Ok(());
         }
     }
