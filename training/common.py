@@ -187,6 +187,13 @@ def write(path: Path, content: str | bytes) -> None:
     os.replace(temporary, path)
 
 
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Keep the state of a run, as `torch.load` reads it."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write(path, buffer.getvalue())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with one case per line where lists are long."""
     write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from string import Template
@@ -72,10 +71,8 @@ def train(photos: Photos, steps: int, seed: int, checkpoint: Path | None, clock:
             clock.log(f"step {step + 1}/{steps}: " + ", ".join(f"{k} {v / seen:.3f}" for k, v in totals.items()))
             totals = {}
             if checkpoint is not None:
-                buffer = io.BytesIO()
-                torch.save({"step": step + 1, "minutes": clock.minutes(), "model": model.state_dict(), "average": average.model.state_dict(),
-                            "optimiser": optimiser.state_dict()}, buffer)
-                common.write(checkpoint, buffer.getvalue())
+                common.save(checkpoint, {"step": step + 1, "minutes": clock.minutes(), "model": model.state_dict(),
+                                         "average": average.model.state_dict(), "optimiser": optimiser.state_dict()})
     return average.model.to(memory_format=torch.contiguous_format)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from string import Template
@@ -131,12 +130,10 @@ class Run:
 
     def save(self, path: Path, clock: common.Clock) -> None:
         """Keep the state after a whole epoch."""
-        buffer = io.BytesIO()
-        torch.save({"epoch": self.epoch, "minutes": clock.minutes(), "model": self.model.state_dict(),
-                    "steps": self.average.steps, "average": self.average.model.state_dict(),
-                    "optimiser": self.optimiser.state_dict(), "opinions": self.opinions,
-                    "random": torch.get_rng_state()}, buffer)
-        common.write(path, buffer.getvalue())
+        common.save(path, {"epoch": self.epoch, "minutes": clock.minutes(), "model": self.model.state_dict(),
+                           "steps": self.average.steps, "average": self.average.model.state_dict(),
+                           "optimiser": self.optimiser.state_dict(), "opinions": self.opinions,
+                           "random": torch.get_rng_state()})
 
     def restore(self, path: Path, clock: common.Clock) -> None:
         """Go back to where `save` was."""

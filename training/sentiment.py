@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from torch import nn
 
 import common
-import corpus
 import language
 import teacher
 import tokens
@@ -143,9 +142,7 @@ def trained(found: Corpus, judged: teacher.Judged, options: argparse.Namespace, 
             clock.resume(state["minutes"])
             return
         model = run(model) or model
-        temporary = kept.with_suffix(".tmp")
-        torch.save({"weights": model.state_dict(), "minutes": clock.minutes()}, temporary)
-        temporary.replace(kept)
+        common.save(kept, {"weights": model.state_dict(), "minutes": clock.minutes()})
 
     stage("language", lambda model: begin(model, found, options, clock))
     found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
@@ -257,7 +254,7 @@ def main() -> None:
     clock = common.Clock()
     found = tokens.load(options.data, options.cache, options.smoke)
     clock.log(", ".join(f"{len(texts.starts)} {name}" for name, texts in found.learnt.items()))
-    judged = teacher.judge(corpus.load(options.data, options.smoke), options.cache, options.seed, options.smoke, clock)
+    judged = teacher.judge(options, clock)
     finish(trained(found, judged, options, clock), found, judged, options, clock)
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import common
-import corpus
 import sentiment
 import teacher
 import timing
@@ -30,8 +28,7 @@ def main() -> None:
     common.start(options.seed, options.threads)
     clock = common.Clock()
     found = tokens.load(options.data, options.cache, options.smoke)
-    source = corpus.load(options.data, options.smoke)
-    judged = teacher.judge(source, options.cache, options.seed, options.smoke, clock)
+    judged = teacher.judge(options, clock)
     found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
     first = SentimentNet(found.vocabulary)
     sentiment.word_vectors(first, found, options.seed)

