@@ -47,6 +47,7 @@ impl ServerTiming {
         };
         self
     }
+
     /// What the header says; visible ASCII only.
     pub(super) fn text(&self) -> Vec<u8> {
         let Cost { queue, prepare, infer, answer, cpu, batch } = self.cost;
