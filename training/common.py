@@ -12,7 +12,7 @@ import os
 import random
 import time
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -174,6 +174,27 @@ def fit_temperature(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
     candidates = np.exp(np.linspace(math.log(0.25), math.log(4.0), 1109))
     return round(float(min(candidates, key=loss)), 4)
+
+
+def calibration_noise(logits: np.ndarray, seed: int) -> float:
+    """The calibration error that chance alone leads one to expect: labels are drawn as the answers say, 200 times."""
+    random = np.random.default_rng(seed)
+    edges = softmax(logits).cumsum(1)
+    return float(np.mean([calibration_error(logits, (random.random((len(edges), 1)) > edges).sum(1), 1.0)
+                          for _ in range(200)]))
+
+
+def minimise(parameters: torch.Tensor, cost: Callable[[], torch.Tensor]) -> None:
+    """Find the parameters with the least cost, in place (L-BFGS)."""
+    solver = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+
+    def evaluate() -> torch.Tensor:
+        solver.zero_grad()
+        value = cost()
+        value.backward()
+        return value
+
+    solver.step(evaluate)
 
 
 # --- writing --------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
+from torch.nn import functional as F
 
 import common
 import language
 import teacher
 import tokens
 from pieces import Drawer, Mix
-from reader import HIDDEN, LABELS, MAX_TOKENS, SHIPPED, WIDTH, SentimentNet, answers
+from reader import HIDDEN, LABELS, MAX_TOKENS, SHIPPED, WIDTH, SentimentNet, answers, each
 from texts import PAD, UNKNOWN, Texts, batches, pad
 from tokens import Corpus
 
@@ -185,19 +186,29 @@ def check_rows(network: bytes, model: SentimentNet, texts: Texts) -> float:
     return worst
 
 
-def calibrate(model: SentimentNet, found: Corpus) -> tuple[float, list[tuple]]:
-    """One temperature from one half of each measured set; for each set its size, accuracy and errors of the rest."""
+def calibrate(model: SentimentNet, found: Corpus, seed: int) -> list[tuple]:
+    """Fit how sharp the answers are on one half of each measured set, each weighing the same, in place.
+
+    Answers a row of the card for each set: its size and accuracy, and for the other half the calibration errors
+    before and after, and what chance alone would make of the latter.
+    """
     fitting, judging = [], {}
     for name, texts in found.measured.items():
-        logits, labels = answers(model, texts)
+        (logits, labels), clues = answers(model, texts), each(model.clues, texts)
         fitted = np.array([common.hash_share(texts.row(k).tobytes()) < 0.5 for k in range(len(labels))])
-        fitting.append((logits[fitted], labels[fitted]))
-        judging[name] = logits[~fitted], labels[~fitted], common.accuracy(logits, labels), len(labels)
-    temperature = common.fit_temperature(fitting)
-    return temperature, [
-        (name, size, right, common.calibration_error(logits, labels, 1.0),
-         common.calibration_error(logits, labels, temperature))
-        for name, (logits, labels, right, size) in judging.items()]
+        fitting.append([torch.from_numpy(part[fitted]) for part in (logits, clues, labels)])
+        judging[name] = fitted, logits, labels
+    sharpness = torch.zeros_like(model.sharpness, requires_grad=True)
+    common.minimise(sharpness, lambda: sum(
+        F.cross_entropy(logits * (clues @ sharpness).exp().unsqueeze(1), labels) for logits, clues, labels in fitting))
+    model.sharpness.copy_(sharpness.detach())
+    rows = []
+    for name, (fitted, before, labels) in judging.items():
+        after = answers(model, found.measured[name])[0]
+        errors = [common.calibration_error(logits[~fitted], labels[~fitted], 1.0) for logits in (before, after)]
+        rows.append((name, len(labels), common.accuracy(after, labels), *errors,
+                     common.calibration_noise(after[~fitted], seed)))
+    return rows
 
 
 def frontier(here: Path) -> tuple[str, str]:
@@ -215,19 +226,18 @@ def frontier(here: Path) -> tuple[str, str]:
 
 def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: argparse.Namespace, clock: common.Clock) -> None:
     """Export, check, calibrate, measure and write the model's folder."""
-    model.eval()
+    domains = calibrate(model.eval(), found, options.seed)
     network = exported(model)
     worst = max(check_rows(network, model, texts) for texts in found.measured.values())
     clock.log(f"ONNX Runtime and torch differ by {worst:.1e} at most; {len(network)} bytes")
 
-    temperature, domains = calibrate(model, found)
     here, vocabulary = Path(__file__).parent, found.vocabulary
     form, frontier_table = frontier(here)
     number = {name.replace(" ", "_"): f"{len(texts.starts):,}" for name, texts in found.learnt.items()}
     facts = {
         **number,
-        "domains": common.table(["texts", "number", "accuracy", "ECE before", "ECE after"], domains),
-        "accuracy": f"{domains[0][2]:.4f}", "temperature": temperature, "max_tokens": MAX_TOKENS,
+        "domains": common.table(["texts", "number", "accuracy", "ECE before", "ECE after", "ECE by chance"], domains),
+        "accuracy": f"{domains[0][2]:.4f}", "sharpness": ", ".join(f"{value:.3f}" for value in model.sharpness), "max_tokens": MAX_TOKENS,
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "vectors": f"{vocabulary.words:,}", "han": f"{vocabulary.han:,}", "width": WIDTH, "state": SHIPPED.state, "hidden": HIDDEN,
         "token_flop": f"{2 * 3 * SHIPPED.state * (WIDTH + SHIPPED.state) / 1e6:.2f}",
@@ -245,7 +255,7 @@ def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: 
     common.write_json(options.out / "golden.json", golden(model, vocabulary.tokenizer))
     common.write(options.out / "model.toml", Template((here / "sentiment.toml").read_text()).substitute(facts))
     common.write(options.out / "MODEL_CARD.md", Template((here / "sentiment.md").read_text()).substitute(facts))
-    clock.log(f"accuracy {facts['accuracy']}, temperature {temperature}, written to {options.out}")
+    clock.log(f"accuracy {facts['accuracy']}, sharpness {facts['sharpness']}, written to {options.out}")
 
 
 def main() -> None:

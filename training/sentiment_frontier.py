@@ -1,8 +1,7 @@
 """Train networks of several shapes on the same short budget and write `sentiment_frontier.json`, which the card shows.
 
-The budget is a small part of the recipe's, without its language model: it ranks shapes, it does not say how good
-they become. `sentiment.py` has to have run before: the teacher's opinions come from its cache. What each shape
-costs in tract is measured last, all of them in turns.
+The budget is a small part of the recipe's, without its language model and its teacher: it ranks shapes, it does not
+say how good they become. What each shape costs in tract is measured last, all of them in turns.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import numpy as np
 
 import common
 import sentiment
-import teacher
 import timing
 import tokens
 from reader import SHIPPED, SentimentNet, Shape, answers
 
 SHAPES = [Shape("none", 128), Shape("gru", 96), SHIPPED, Shape("gru", 256), Shape("lstm", 160)]
-BUDGET = sentiment.Stage("brief", {"phrases": 1, "taught": 0.3, "imdb pieces": 0.3, "shopping": 0.3, "weibo": 1}, 1, 2e-3)
+BUDGET = sentiment.Stage("brief", {"phrases": 1, "imdb pieces": 0.3, "shopping": 0.3, "weibo": 1}, 1, 2e-3)
 ROWS, TOKENS = 8, 32
 
 
@@ -28,8 +26,6 @@ def main() -> None:
     common.start(options.seed, options.threads)
     clock = common.Clock()
     found = tokens.load(options.data, options.cache, options.smoke)
-    judged = teacher.judge(options, clock)
-    found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
     first = SentimentNet(found.vocabulary)
     sentiment.word_vectors(first, found, options.seed)
     clock.log("word vectors are ready")
