@@ -103,15 +103,7 @@ def calibrate(model: FaceDetector, judged: Sequence[tuple[np.ndarray, np.ndarray
     logits = torch.from_numpy(np.concatenate([one for one, _ in judged]))
     right = torch.from_numpy(np.concatenate([one for _, one in judged]).astype(np.float64))
     line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
-
-    def cost() -> torch.Tensor:
-        solver.zero_grad()
-        value = F.binary_cross_entropy_with_logits(logits * line[0] + line[1], right)
-        value.backward()
-        return value
-
-    solver.step(cost)
+    common.minimise(line, lambda: F.binary_cross_entropy_with_logits(logits * line[0] + line[1], right))
     factor, offset = (round(value, 4) for value in line.tolist())
     with torch.no_grad():
         for head in model.heads:
@@ -150,6 +142,15 @@ def counts(network: Network, folder: Path, threshold: float) -> list[tuple]:
             row += [len(sure), f"{sure.min():.2f}" if len(sure) else "-", f"{unsure.max():.2f}" if len(unsure) else "-"]
         rows.append(tuple(row))
     return rows
+
+
+def frontier(here: Path) -> tuple[int, str, str]:
+    """What `detector_frontier.py` found of shapes: the steps that each had, the kernels that were timed, and a table."""
+    found = json.loads((here / "detector_frontier.json").read_text())
+    head = ["shape", "GFLOP", "parameters", "tract, us", "served, us", "average precision"]
+    rows = [(name, row["giga_flop"], f"{row['parameters']:,}", row["tract"], row["served"], row["average_precision"])
+            for name, row in sorted(found["rows"].items(), key=lambda pair: pair[1]["giga_flop"])]
+    return found["steps"], found["form"], common.table(head, rows)
 
 
 def golden(network: FaceDetector) -> str:
@@ -224,7 +225,9 @@ def main() -> None:
         f"found at {side}", "least sure", "surest not answered"))], seen)
     print(table, photographs, sep="\n\n", flush=True)
     here = Path(__file__).parent
+    frontier_steps, form, frontier_table = frontier(here)
     facts = {
+        "frontier_steps": frontier_steps, "form": form, "frontier": frontier_table,
         "measured": table, "photographs": photographs, "wrong": " and ".join(map(str, wrong)),
         "ece_before": f"{before:.3f}", "ece_after": f"{after:.3f}", "factor": factor, "offset": offset,
         "flop_small": f"{giga_flop(model, 256, 320):.2f}", "flop_large": f"{giga_flop(model, 480, 640):.2f}",
