@@ -21,7 +21,7 @@ from photos import DEVELOPMENT_SHARE, Photo, Photos, load
 from scenes import Scenes
 
 LONG_SIDES = (320, 640)
-EPOCHS, STEPS_PER_EPOCH = 8, 250
+EPOCHS, STEPS_PER_EPOCH = 12, 250
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 0.05
 LEVEL_SHARE = 0.45
 THRESHOLD = 0.5
