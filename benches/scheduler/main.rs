@@ -31,7 +31,7 @@ use lepton::{
     metrics::Metrics,
     pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply, Rule},
     repository,
-    task::{Input, TaskOptions},
+    task::{Input, Look, TaskOptions},
 };
 
 use self::picture::portrait;
@@ -45,6 +45,9 @@ const RULES: [(&str, Rule); 4] = [
     ("greedy", Rule::Drain),
     ("window", Rule::Window { rows: 32, wait: Duration::from_millis(5) }),
 ];
+
+/// The networks that ship.
+const NETWORKS: [&str; 3] = ["sentiment", "face", "face-detector"];
 
 /// A pool under one rule, and what it is asked.
 struct Contender {
@@ -99,6 +102,7 @@ impl Contender {
 fn inputs(network: &str) -> Result<Arc<[Input]>, Failure> {
     Ok(match network {
         "face" => [Input::Image(portrait(250)?)].into(),
+        "face-detector" => [Input::Image(portrait(250)?).looked_at(Look::default())].into(),
         _ => {
             // Dealt like cards, so that long and short ones come mixed.
             let order = (0..texts::TEXTS.len()).map(|i| i * 17 % texts::TEXTS.len());
@@ -113,9 +117,9 @@ fn main() -> Result<(), Failure> {
         words.iter().any(|other| other == word) || !all.iter().any(|of| words.iter().any(|other| other == of))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    for network in ["sentiment", "face"] {
+    for network in NETWORKS {
         for workers in [1, 2] {
-            if asked(network, &["sentiment", "face"]) && asked(&workers.to_string(), &["1", "2"]) {
+            if asked(network, &NETWORKS) && asked(&workers.to_string(), &["1", "2"]) {
                 runtime.block_on(measure(network, workers))?;
             }
         }

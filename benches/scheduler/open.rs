@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::{Contender, Failure, median};
 
 /// Offered load, as shares of the saturated throughput, and the turns that each gets.
-const LOADS: [(f64, usize); 5] = [(0.3, 7), (0.7, 3), (1.0, 5), (1.5, 3), (2.0, 5)];
-const ROUND: Duration = Duration::from_millis(800);
+const LOADS: [(f64, usize); 5] = [(0.3, 15), (0.7, 5), (1.0, 5), (1.5, 3), (2.0, 5)];
+const ROUND: Duration = Duration::from_millis(600);
 const DEADLINE: Duration = Duration::from_millis(100);
 
 /// What came of the requests of one turn.
@@ -52,8 +52,8 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
     for (load, rounds) in LOADS {
         let mut outcomes: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
-            for (contender, outcomes) in contenders.iter().zip(&mut outcomes) {
-                outcomes.push(turn(contender, load * capacity, round as u64).await?);
+            for n in (0..contenders.len()).map(|turn| (round + turn) % contenders.len()) {
+                outcomes[n].push(turn(&contenders[n], load * capacity, round as u64).await?);
             }
         }
         let p50s: Vec<Vec<f64>> = outcomes
