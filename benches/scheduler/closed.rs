@@ -10,7 +10,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use crate::{Contender, Failure, median};
+use crate::{Contender, Failure, median, order};
 
 const CALLERS: usize = 64;
 /// Many short turns: what else the machine does for a second or two falls on all rules alike.
@@ -28,8 +28,7 @@ struct Rate {
 pub(crate) async fn measure(contenders: &[Arc<Contender>]) -> Result<f64, Failure> {
     let mut rates: Vec<Vec<Rate>> = vec![Vec::new(); contenders.len()];
     for round in 0..=ROUNDS {
-        // Each goes first in its turn.
-        for n in (0..contenders.len()).map(|turn| (round + turn) % contenders.len()) {
+        for n in order(round, contenders.len()) {
             let rate = rate(&contenders[n]).await?;
             // The first round warms up.
             if round > 0 {

@@ -142,6 +142,11 @@ async fn measure(network: &str, workers: usize) -> Result<(), Failure> {
     open::measure(&contenders, capacity).await
 }
 
+/// The order in which `n` contenders take their turns in a round: each goes first in every nth.
+fn order(round: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |turn| (round + turn) % n)
+}
+
 /// The median.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);

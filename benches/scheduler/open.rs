@@ -13,7 +13,7 @@ use lepton::{
 };
 use tokio::sync::mpsc;
 
-use crate::{Contender, Failure, median};
+use crate::{Contender, Failure, median, order};
 
 /// Offered load, as shares of the saturated throughput, and the turns that each gets.
 const LOADS: [(f64, usize); 5] = [(0.3, 15), (0.7, 5), (1.0, 5), (1.5, 3), (2.0, 5)];
@@ -52,7 +52,7 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
     for (load, rounds) in LOADS {
         let mut outcomes: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
-            for n in (0..contenders.len()).map(|turn| (round + turn) % contenders.len()) {
+            for n in order(round, contenders.len()) {
                 outcomes[n].push(turn(&contenders[n], load * capacity, round as u64).await?);
             }
         }
