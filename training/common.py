@@ -166,11 +166,11 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, temperature: float
     return float(error)
 
 
-def fit_temperature(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The temperature with the least log loss, each group of (logits, labels) weighing the same."""
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the least log loss."""
 
     def loss(temperature: float) -> float:
-        return sum(-np.log(softmax(x / temperature)[np.arange(len(y)), y] + 1e-12).mean() for x, y in groups)
+        return -np.log(softmax(logits / temperature)[np.arange(len(labels)), labels] + 1e-12).mean()
 
     candidates = np.exp(np.linspace(math.log(0.25), math.log(4.0), 1109))
     return round(float(min(candidates, key=loss)), 4)

@@ -270,7 +270,7 @@ def main() -> None:
     model = fold(model)
     logits, labels = predict(model, valid), valid.labels
     fitted = valid.hashes < 0.5
-    temperature = common.fit_temperature([(logits[fitted], labels[fitted])])
+    temperature = common.fit_temperature(logits[fitted], labels[fitted])
 
     network = common.export(model, torch.zeros(2, 1, SIDE, SIDE), "image", {0: "batch"})
     rows = normalise(torch.from_numpy(valid.pixels[:64])).numpy()
