@@ -251,6 +251,8 @@ impl<'a> KernelBody<'a> {
 struct BatchBody {
     max_rows: usize,
     balance: Balance,
+    /// What a worker has to do for each run beside its rows, which rows of one run share.
+    cpu_ms_around_run: f64,
     best: Vec<BestBody>,
 }
 
@@ -265,7 +267,8 @@ impl BatchBody {
     fn of(model: &Model) -> Self {
         let best = |best: Best| BestBody { shape: best.bucket, rows: best.rows };
         let best = model.best().into_iter().map(best).collect();
-        Self { max_rows: model.max_rows(), balance: model.balance(), best }
+        let (max_rows, balance) = (model.max_rows(), model.balance());
+        Self { max_rows, balance, cpu_ms_around_run: ms(model.around()), best }
     }
 }
 
@@ -281,8 +284,6 @@ struct CostBody {
 
 impl CostBody {
     fn of(measured: &Measured) -> Self {
-        // Whole microseconds: what is beyond them is noise.
-        let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
         Self {
             shape: measured.bucket,
             rows: measured.rows,
@@ -291,6 +292,11 @@ impl CostBody {
             runs: measured.runs,
         }
     }
+}
+
+/// Milliseconds in whole microseconds: what is beyond them is noise.
+fn ms(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ pub(super) fn sort(batch: Batch) -> Done {
 }
 
 /// Runs a batch to its last answer, and reports what it took against what was expected.
-pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
+/// `shift` measures from the end of the errand before.
+pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &Meter) -> Report {
     let Batch { model, jobs } = batch;
     let Some(loaded) = model.loaded() else {
         for job in jobs {
@@ -70,12 +71,15 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
         sessions,
         began: Instant::now(),
         meter: Meter::start(),
+        of_rows: Duration::ZERO,
+        runs: 0,
         report: Report::default(),
     };
     let mut rows: Vec<Ready> =
         jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut run.report)).collect();
     if rows.iter().any(|row| row.row.prepare.cpu.is_zero()) {
         let spent = run.meter.lap();
+        run.of_rows += spent.cpu;
         for row in rows.iter_mut().filter(|row| row.row.prepare.cpu.is_zero()) {
             row.row.prepare = spent.part(row.row.prepare.wall);
         }
@@ -86,6 +90,10 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions) -> Report {
             // The next group's run does not pay for this one's answers.
             run.meter.lap();
         }
+    }
+    if run.runs > 0 {
+        // What is not for a row is for the run: each group had one.
+        model.ran(shift.read().cpu.saturating_sub(run.of_rows) / run.runs);
     }
     run.report.wall += run.began.elapsed().as_secs_f64();
     run.report
@@ -161,6 +169,9 @@ struct Run<'a> {
     began: Instant,
     /// Measures from just before the next run.
     meter: Meter,
+    /// CPU time that was spent on the rows themselves: preparing, the network, answering.
+    of_rows: Duration,
+    runs: u32,
     report: Report,
 }
 
@@ -174,6 +185,8 @@ impl Run<'_> {
         match self.sessions.run(self.model.lane(), self.loaded, |session| run_rows(session, &tensors)) {
             Ok(outputs) => {
                 let infer = self.meter.lap();
+                self.of_rows += infer.cpu;
+                self.runs += 1;
                 self.answer(group, outputs, infer);
             }
             Err(reason) => self.fail(group, reason),
@@ -217,14 +230,14 @@ impl Run<'_> {
             });
             // Microseconds: not worth asking the system what of it was CPU time.
             let answering = began.elapsed();
-            let own = row.prepare.cpu + answering;
-            model.handled(terms.bytes, own);
+            self.of_rows += answering;
+            model.handled(terms.bytes, row.prepare.cpu, answering);
             let cost = Cost {
                 queue,
                 prepare: row.prepare.wall,
                 infer: infer.wall,
                 answer: answering,
-                cpu: own + share,
+                cpu: row.prepare.cpu + answering + share,
                 batch: n_rows,
             };
             if answer.is_ok() {

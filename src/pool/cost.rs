@@ -4,6 +4,9 @@
 //! Invariant: the table holds measurements only, in CPU time. What was not measured is worked out from
 //! its nearest neighbours when it is asked for, and is never shown as measured.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use super::policy::Curve;
@@ -15,11 +18,15 @@ const NEWEST: f64 = 0.1;
 /// worker that was interrupted says little of the network.
 const STRANGEST: f64 = 4.0;
 
-/// Batches are not worth their wait where they save less of a row's cost than this.
-const WORTH: f64 = 0.05;
+/// A network whose rows save less than this by sharing a run is taken to save nothing: measurements
+/// differ by as much.
+const NOISE: f64 = 0.05;
+
+/// Rows do not share runs where that saves less than this of what a row costs, the network and all around it.
+const WORTH: f64 = 0.01;
 
 /// A batch is large enough when its rows cost at most this much more than those of the best.
-const ENOUGH: f64 = 0.02;
+const ENOUGH: f64 = 0.01;
 
 /// Classes of inputs by their bytes, each twice as large as the one before.
 const SIZES: usize = 40;
@@ -75,6 +82,11 @@ pub(super) struct CostTable {
     shapes: BTreeMap<usize, Shape>,
     /// Mean CPU seconds of preparing and answering one input, by the class of its bytes.
     handling: [Option<f64>; SIZES],
+    /// Mean CPU seconds of preparing inputs as they come, whatever their size.
+    preparing: Option<f64>,
+    /// Mean CPU seconds of a worker for each run beside its rows: asking for it, gathering its rows, waking
+    /// those who wait for their answers.
+    around: Option<f64>,
 }
 
 impl CostTable {
@@ -90,7 +102,7 @@ impl CostTable {
         }
         let shape = |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1 };
         let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
-        Self { grid, shapes, handling: [None; SIZES] }
+        Self { grid, shapes, handling: [None; SIZES], preparing: None, around: None }
     }
 
     /// The numbers of rows that are measured.
@@ -132,11 +144,20 @@ impl CostTable {
         self.choose(bucket);
     }
 
-    /// Takes in what preparing and answering one input of `bytes` bytes took.
-    pub(super) fn handled(&mut self, bytes: usize, cpu: Duration) {
-        let (class, cpu) = (class(bytes), cpu.as_secs_f64());
-        let mean = self.handling[class].unwrap_or(cpu);
-        self.handling[class] = Some(mean + NEWEST * (cpu.min(mean.max(1e-6) * STRANGEST) - mean));
+    /// Takes in what preparing one input of `bytes` bytes took, and answering it.
+    pub(super) fn handled(&mut self, bytes: usize, prepare: Duration, answer: Duration) {
+        blend(&mut self.handling[class(bytes)], (prepare + answer).as_secs_f64());
+        blend(&mut self.preparing, prepare.as_secs_f64());
+    }
+
+    /// Takes in what a run took of a worker's time beside its rows.
+    pub(super) fn ran(&mut self, around: Duration) {
+        blend(&mut self.around, around.as_secs_f64());
+    }
+
+    /// Mean CPU seconds of a worker for each run beside its rows; 0 before the first.
+    pub(super) fn around(&self) -> f64 {
+        self.around.unwrap_or_default()
     }
 
     /// CPU seconds that a run of `rows` rows is likely to take; 0 before anything was measured.
@@ -185,7 +206,8 @@ impl CostTable {
     /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
     pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
         let best = self.best(bucket);
-        let wall = |rows| Duration::try_from_secs_f64(self.run(bucket, rows) * stretch).unwrap_or_default();
+        let cpu = |rows| self.run(bucket, rows) + self.around();
+        let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
         let one = wall(1);
         Curve { best, one, full: if best == 1 { one } else { wall(best) } }
     }
@@ -213,28 +235,43 @@ impl CostTable {
         below.into_iter().chain(above).map(|(bucket, shape)| (*bucket, shape))
     }
 
-    /// The smallest number of rows that has what a batch gains. What rows of a batch cost against rows alone
-    /// is the mean over the shape and its neighbours: one measurement that something disturbed decides
-    /// nothing.
+    /// The smallest number of rows that has what a batch gains, of all that a row costs: the network, its part
+    /// of what is around a run, preparing. Answering is left out: next to nothing, and not measured in CPU time.
     fn find_best(&self, bucket: usize) -> usize {
+        let Some(one) = self.shapes.get(&bucket).and_then(|shape| shape.cells[0]) else { return 1 };
+        let least = self.network(bucket).map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min);
+        let (around, preparing) = (self.around(), self.preparing.unwrap_or_default());
+        // Many runs ask: looking twice is cheaper than keeping what was seen.
+        let costs = || {
+            self.network(bucket).map(|(rows, ratio)| {
+                let ratio = if least < 1.0 - NOISE { ratio } else { ratio.max(1.0) };
+                (rows, ratio * one.mean + around / rows as f64 + preparing)
+            })
+        };
+        let alone = one.mean + around + preparing;
+        let least = costs().map(|(_, cost)| cost).fold(f64::INFINITY, f64::min);
+        if least > alone * (1.0 - WORTH) {
+            return 1;
+        }
+        costs().find(|(_, cost)| *cost <= least * (1.0 + ENOUGH)).map_or(1, |(rows, _)| rows)
+    }
+
+    /// What the network takes for a row of a batch against a row alone, for each number of rows that was
+    /// measured: the mean over the shape and its neighbours, so that one measurement that something disturbed
+    /// decides nothing.
+    fn network(&self, bucket: usize) -> impl Iterator<Item = (usize, f64)> {
         let (near, own) = (self.neighbours(bucket), self.shapes.get(&bucket));
-        let measured = |position: &usize| own.is_some_and(|shape| shape.cells[*position].is_some());
-        let gain = |position: usize| {
+        let measured = move |position: &usize| own.is_some_and(|shape| shape.cells[*position].is_some());
+        (0..self.grid.len()).filter(measured).filter_map(move |position| {
+            let rows = self.grid[position];
             let ratio = |(_, shape): (usize, &Shape)| {
                 let (one, many) = (shape.cells[0].as_ref()?.mean, shape.cells[position].as_ref()?.mean);
-                (one > 0.0).then(|| many / self.grid[position] as f64 / one)
+                (one > 0.0).then(|| many / rows as f64 / one)
             };
             let (n, sum) =
                 near.clone().filter_map(ratio).fold((0, 0.0), |(n, sum), ratio| (n + 1, sum + ratio));
-            (n > 0).then(|| (self.grid[position], sum / f64::from(n)))
-        };
-        // Every run asks: looking twice is cheaper than keeping what was seen.
-        let gains = || (0..self.grid.len()).filter(measured).filter_map(gain);
-        let least = gains().map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min);
-        if least >= 1.0 - WORTH {
-            return 1;
-        }
-        gains().find(|(_, ratio)| *ratio <= least * (1.0 + ENOUGH)).map_or(1, |(rows, _)| rows)
+            (n > 0).then(|| (rows, sum / f64::from(n)))
+        })
     }
 
     /// One entry per shape and number of rows that was measured.
@@ -298,102 +335,13 @@ impl Cell {
     }
 }
 
+/// Takes a sample into a mean, but no more of it than a few times the mean.
+fn blend(mean: &mut Option<f64>, sample: f64) {
+    let old = mean.unwrap_or(sample);
+    *mean = Some(old + NEWEST * (sample.min(old.max(1e-6) * STRANGEST) - old));
+}
+
 /// The class of an input by its bytes.
 fn class(bytes: usize) -> usize {
     ((bytes.max(1)).ilog2() as usize).min(SIZES - 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const US: Duration = Duration::from_micros(1);
-
-    /// Two shapes, the second twice as long, measured at 1 and 4 rows of at most 6.
-    fn table() -> CostTable {
-        let mut table = CostTable::new(6, [(10, 10), (20, 20), (40, 40)]);
-        table.measure(10, 1, 100 * US);
-        table.measure(10, 4, 280 * US);
-        table.measure(20, 1, 200 * US);
-        table
-    }
-
-    fn us(seconds: f64) -> f64 {
-        (seconds * 1e8).round() / 100.0
-    }
-
-    #[test]
-    fn nothing_is_claimed_before_the_first_run() {
-        let table = CostTable::new(8, [(0, 1)]);
-        assert_eq!((table.run(0, 1), table.row(0, 100)), (0.0, 0.0));
-        assert!(table.measured().is_empty() && table.bests().is_empty());
-        assert_eq!(table.curve(0, 1.0), Curve { best: 1, one: Duration::ZERO, full: Duration::ZERO });
-    }
-
-    #[test]
-    fn runs_between_and_beyond_the_measured_ones_are_worked_out() {
-        let table = table();
-        assert_eq!(table.grid(), [1, 2, 4, 6]);
-        let runs = [1, 2, 3, 4, 6, 8].map(|rows| us(table.run(10, rows)));
-        assert_eq!(runs, [100.0, 160.0, 220.0, 280.0, 420.0, 560.0]);
-        assert_eq!(us(table.run(20, 3)), 600.0);
-        assert_eq!(us(table.run(40, 1)), 400.0, "in proportion to the nearest shape");
-    }
-
-    #[test]
-    fn the_best_batch_is_the_smallest_that_gains_what_there_is_to_gain() {
-        let mut table = CostTable::new(32, [(0, 1)]);
-        let mut best = |costs: [u32; 6]| {
-            for (rows, us) in [1, 2, 4, 8, 16, 32].into_iter().zip(costs) {
-                table.measure(0, rows, us * rows as u32 * US);
-            }
-            table.bests()[0].rows
-        };
-        assert_eq!(best([100, 100, 100, 100, 100, 100]), 1);
-        assert_eq!(best([100, 99, 98, 97, 96, 96]), 1, "four in a hundred are not worth a wait");
-        assert_eq!(best([100, 90, 71, 70, 70, 69]), 8);
-        assert_eq!(best([100, 80, 60, 90, 95, 99]), 4);
-    }
-
-    #[test]
-    fn a_change_of_speed_is_followed_within_tens_of_runs() {
-        let mut table = table();
-        (0..30).for_each(|_| table.learn(10, 4, 840 * US));
-        assert!((780.0..=840.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
-        (0..30).for_each(|_| table.learn(10, 4, 280 * US));
-        assert!((280.0..=310.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
-        let measured = table.measured()[1];
-        assert_eq!((measured.rows, measured.runs), (4, 61));
-        assert!(measured.p95_seconds_per_row >= measured.seconds_per_row);
-    }
-
-    #[test]
-    fn one_strange_run_changes_little() {
-        let mut table = table();
-        table.learn(10, 1, Duration::from_secs(9));
-        assert!(us(table.run(10, 1)) <= 130.1);
-        table.learn(99, 1, US);
-        table.learn(10, 0, US);
-        assert_eq!(table.measured().len(), 3, "a shape that is not there teaches nothing");
-    }
-
-    #[test]
-    fn a_run_between_two_of_the_grid_corrects_both() {
-        let mut table = table();
-        table.measure(10, 2, 160 * US);
-        (0..60).for_each(|_| table.learn(10, 3, 440 * US));
-        assert!((435.0..=440.0).contains(&us(table.run(10, 3))));
-        assert_eq!(us(table.run(10, 1)), 100.0);
-    }
-
-    #[test]
-    fn a_large_input_is_expected_to_take_longer_than_a_small_one() {
-        let mut table = table();
-        table.handled(1000, 50 * US);
-        assert_eq!(us(table.row(10, 1000)), 150.0);
-        assert_eq!(us(table.row(10, 4000)), 300.0);
-        assert_eq!(us(table.row(10, 10)), 150.0);
-        (0..60).for_each(|_| table.handled(4000, 70 * US));
-        assert_eq!(us(table.row(10, 4000)).round(), 170.0);
-    }
 }

@@ -246,15 +246,25 @@ impl Model {
         self.change(|costs| costs.learn(bucket, rows, cpu));
     }
 
+    /// Takes in what a run took of a worker's time beside its rows.
+    pub(super) fn ran(&self, around: Duration) {
+        lock(&self.costs).ran(around);
+    }
+
+    /// Mean CPU seconds of a worker for each run beside its rows; 0 before the first.
+    pub fn around(&self) -> f64 {
+        lock(&self.costs).around()
+    }
+
     fn change(&self, change: impl FnOnce(&mut CostTable)) {
         let mut costs = lock(&self.costs);
         change(&mut costs);
         self.gains.store(costs.gains(), Ordering::Relaxed);
     }
 
-    /// Takes in what preparing and answering an input of so many bytes took.
-    pub(super) fn handled(&self, bytes: usize, cpu: Duration) {
-        lock(&self.costs).handled(bytes, cpu);
+    /// Takes in what preparing an input of so many bytes took, and answering it.
+    pub(super) fn handled(&self, bytes: usize, prepare: Duration, answer: Duration) {
+        lock(&self.costs).handled(bytes, prepare, answer);
     }
 
     /// Says whether rows of some shape gain by sharing a run.

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::manifest::Balance;
 
+/// Nobody is held for company that saves less than one part in so many of what a row costs alone.
+const WORTH_WAITING: u32 = 20;
+
 /// Which work goes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -95,7 +98,7 @@ pub struct BucketView {
 pub struct Curve {
     /// The smallest number of rows beyond which a batch gains nothing; 1 where batches gain nothing.
     pub best: usize,
-    /// Time that a run of one row takes.
+    /// Time that a run of one row takes, with what a worker has to do around it.
     pub one: Duration,
     /// Time that a run of `best` rows takes.
     pub full: Duration,
@@ -197,7 +200,7 @@ fn hold(rule: Rule, bucket: &BucketView, now: Instant) -> Option<Instant> {
 /// time to spare, and only where somebody is expected by then.
 fn company(bucket: &BucketView, now: Instant) -> Option<Instant> {
     let curve = &bucket.curve;
-    if bucket.queued >= curve.best || curve.saved().is_zero() {
+    if bucket.queued >= curve.best || curve.saved() <= curve.one / WORTH_WAITING {
         return None;
     }
     let patience = match bucket.balance {

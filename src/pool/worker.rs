@@ -12,6 +12,7 @@ use std::{
 
 use crate::pool::{
     batch,
+    meter::Meter,
     model::State,
     queue::{Chore, Done, Errand},
     sessions::Sessions,
@@ -59,10 +60,10 @@ impl Workers {
 fn work(worker: usize, shared: &Shared) {
     step_back();
     let mut sessions = Sessions::new(shared.models().len());
-    let mut done = Done::Nothing;
+    let (mut done, mut shift) = (Done::Nothing, Meter::start());
     while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing)) {
         match errand {
-            Errand::Run(batch) => done = Done::Ran(batch::run(batch, &mut sessions)),
+            Errand::Run(batch) => done = Done::Ran(batch::run(batch, &mut sessions, &shift)),
             Errand::Sort(batch) => done = batch::sort(batch),
             Errand::Chore(Chore::Load { model, load }) => {
                 let state = match warm_up::load(shared, &model, load, &mut sessions) {
@@ -79,6 +80,7 @@ fn work(worker: usize, shared: &Shared) {
             }
             Errand::Rest(_) | Errand::Leave => {}
         }
+        shift = Meter::start();
     }
 }
 

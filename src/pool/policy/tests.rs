@@ -50,6 +50,17 @@ fn a_network_that_gains_nothing_runs_row_by_row() {
 }
 
 #[test]
+fn nobody_waits_for_company_that_saves_next_to_nothing() {
+    let epoch = Instant::now();
+    let with = |full| {
+        let curve = Curve { best: 4, one: 10 * MS, full };
+        measured(epoch, &[BucketView { curve, balance: Balance::Cheap, ..bucket(epoch) }])
+    };
+    assert_eq!(with(39 * MS), Decision::Run { bucket: 0, rows: 1 });
+    assert!(matches!(with(36 * MS), Decision::Hold { .. }));
+}
+
+#[test]
 fn a_batch_shrinks_until_the_earliest_deadline_holds() {
     let epoch = Instant::now();
     let at = |due| measured(epoch, &[BucketView { queued: 8, due: epoch + due, ..bucket(epoch) }]);

@@ -1,0 +1,115 @@
+use super::*;
+
+const US: Duration = Duration::from_micros(1);
+
+/// Two shapes, the second twice as long, measured at 1 and 4 rows of at most 6.
+fn table() -> CostTable {
+    let mut table = CostTable::new(6, [(10, 10), (20, 20), (40, 40)]);
+    table.measure(10, 1, 100 * US);
+    table.measure(10, 4, 280 * US);
+    table.measure(20, 1, 200 * US);
+    table
+}
+
+fn us(seconds: f64) -> f64 {
+    (seconds * 1e8).round() / 100.0
+}
+
+#[test]
+fn nothing_is_claimed_before_the_first_run() {
+    let table = CostTable::new(8, [(0, 1)]);
+    assert_eq!((table.run(0, 1), table.row(0, 100)), (0.0, 0.0));
+    assert!(table.measured().is_empty() && table.bests().is_empty());
+    assert_eq!(table.curve(0, 1.0), Curve { best: 1, one: Duration::ZERO, full: Duration::ZERO });
+}
+
+#[test]
+fn runs_between_and_beyond_the_measured_ones_are_worked_out() {
+    let table = table();
+    assert_eq!(table.grid(), [1, 2, 4, 6]);
+    let runs = [1, 2, 3, 4, 6, 8].map(|rows| us(table.run(10, rows)));
+    assert_eq!(runs, [100.0, 160.0, 220.0, 280.0, 420.0, 560.0]);
+    assert_eq!(us(table.run(20, 3)), 600.0);
+    assert_eq!(us(table.run(40, 1)), 400.0, "in proportion to the nearest shape");
+}
+
+#[test]
+fn the_best_batch_is_the_smallest_that_gains_what_there_is_to_gain() {
+    let mut table = CostTable::new(32, [(0, 1)]);
+    let mut best = |costs: [u32; 6]| {
+        for (rows, us) in [1, 2, 4, 8, 16, 32].into_iter().zip(costs) {
+            table.measure(0, rows, us * rows as u32 * US);
+        }
+        table.bests()[0].rows
+    };
+    assert_eq!(best([100, 100, 100, 100, 100, 100]), 1);
+    assert_eq!(best([100, 99, 98, 97, 96, 96]), 1, "four in a hundred are not worth a wait");
+    assert_eq!(best([100, 90, 71, 70, 70, 70]), 8);
+    assert_eq!(best([100, 80, 60, 90, 95, 99]), 4);
+}
+
+#[test]
+fn what_is_around_a_run_is_shared_by_its_rows_where_it_counts() {
+    let best = |network: [u32; 4], around: u32, preparing: u32| {
+        let mut table = CostTable::new(8, [(0, 1)]);
+        for (rows, us) in [1, 2, 4, 8].into_iter().zip(network) {
+            table.measure(0, rows, us * rows as u32 * US);
+        }
+        (0..60).for_each(|_| {
+            table.ran(around * US);
+            table.handled(100, preparing * US, US);
+            table.learn(0, 1, network[0] * US);
+        });
+        table.bests()[0].rows
+    };
+    assert_eq!(best([500; 4], 0, 20), 1);
+    assert_eq!(best([500; 4], 15, 20), 4);
+    assert_eq!(best([500; 4], 100, 20), 8);
+    assert_eq!(best([9000; 4], 15, 20), 1, "a large network does not notice");
+    assert_eq!(best([500; 4], 15, 5000), 1, "nor does who decodes a large picture");
+    assert_eq!(best([500, 490, 485, 480], 0, 20), 1, "measurements differ by as much");
+    assert_eq!(best([500, 510, 560, 600], 15, 20), 1);
+    assert_eq!(best([100, 90, 71, 70], 15, 20), 8);
+}
+
+#[test]
+fn a_change_of_speed_is_followed_within_tens_of_runs() {
+    let mut table = table();
+    (0..30).for_each(|_| table.learn(10, 4, 840 * US));
+    assert!((780.0..=840.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
+    (0..30).for_each(|_| table.learn(10, 4, 280 * US));
+    assert!((280.0..=310.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
+    let measured = table.measured()[1];
+    assert_eq!((measured.rows, measured.runs), (4, 61));
+    assert!(measured.p95_seconds_per_row >= measured.seconds_per_row);
+}
+
+#[test]
+fn one_strange_run_changes_little() {
+    let mut table = table();
+    table.learn(10, 1, Duration::from_secs(9));
+    assert!(us(table.run(10, 1)) <= 130.1);
+    table.learn(99, 1, US);
+    table.learn(10, 0, US);
+    assert_eq!(table.measured().len(), 3, "a shape that is not there teaches nothing");
+}
+
+#[test]
+fn a_run_between_two_of_the_grid_corrects_both() {
+    let mut table = table();
+    table.measure(10, 2, 160 * US);
+    (0..60).for_each(|_| table.learn(10, 3, 440 * US));
+    assert!((435.0..=440.0).contains(&us(table.run(10, 3))));
+    assert_eq!(us(table.run(10, 1)), 100.0);
+}
+
+#[test]
+fn a_large_input_is_expected_to_take_longer_than_a_small_one() {
+    let mut table = table();
+    table.handled(1000, 40 * US, 10 * US);
+    assert_eq!(us(table.row(10, 1000)), 150.0);
+    assert_eq!(us(table.row(10, 4000)), 300.0);
+    assert_eq!(us(table.row(10, 10)), 150.0);
+    (0..60).for_each(|_| table.handled(4000, 60 * US, 10 * US));
+    assert_eq!(us(table.row(10, 4000)).round(), 170.0);
+}
