@@ -14,9 +14,10 @@ pub struct FaceDetectionSpec {
     /// Logits are divided by this before the sigmoid.
     #[serde(default = "one")]
     pub temperature: f32,
-    /// Faces that are less sure are not answered.
+    /// Faces that are less sure are not answered. One value, or one per side: small pictures of faces are
+    /// seen less surely.
     #[serde(default = "half")]
-    pub threshold: f32,
+    pub thresholds: Vec<f32>,
     /// Intersection over union above which the less sure of two faces is dropped.
     #[serde(default = "most_overlap")]
     pub overlap: f32,
@@ -56,8 +57,8 @@ pub struct GridSpec {
     pub stride: u32,
 }
 
-fn half() -> f32 {
-    0.5
+fn half() -> Vec<f32> {
+    vec![0.5]
 }
 
 fn most_overlap() -> f32 {
@@ -91,7 +92,10 @@ mod tests {
     fn a_detector_is_read_and_what_is_left_out_has_its_default() {
         let manifest = Manifest::parse(DETECTOR).unwrap();
         let TaskSpec::FaceDetection(spec) = &manifest.task else { panic!("{manifest:?}") };
-        assert_eq!((spec.temperature, spec.threshold, spec.overlap), (1.0, 0.5, 0.45));
+        assert_eq!(
+            (spec.temperature, spec.thresholds.as_slice(), spec.overlap),
+            (1.0, [0.5].as_slice(), 0.45)
+        );
         assert_eq!((spec.sides.as_slice(), spec.input.filter), ([320, 640].as_slice(), Filter::Bilinear));
         let grids: Vec<(&str, u32)> =
             spec.outputs.iter().map(|grid| (grid.name.as_str(), grid.stride)).collect();

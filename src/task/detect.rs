@@ -69,10 +69,10 @@ pub struct Face {
 pub struct FaceDetection {
     labels: Arc<[Arc<str>]>,
     temperature: f32,
-    /// The logit of the least sure face that is answered.
-    least: f32,
     overlap: f32,
     sides: Vec<u32>,
+    /// For each side, the logit of the least sure face that is answered.
+    least: Vec<f32>,
     limits: ImageLimits,
     letterboxing: Letterboxing,
     grids: Grids,
@@ -96,28 +96,37 @@ impl FaceDetection {
             false => Err(misfit(format!("{name} is {share}, but it must be between 0 and 1"))),
         };
         let temperature = temperature(spec.temperature)?;
-        let threshold = within("threshold", spec.threshold)?;
+        let sides = sides(&spec.sides)?;
+        let (n_thresholds, n_sides) = (spec.thresholds.len(), sides.len());
+        if n_thresholds != 1 && n_thresholds != n_sides {
+            return Err(misfit(format!(
+                "thresholds has {n_thresholds} values, but 1 or {n_sides} are allowed, one for each side"
+            )));
+        }
+        let least = |threshold: &f32| {
+            let threshold = within("thresholds", *threshold)?;
+            Ok((threshold / (1.0 - threshold)).ln() * temperature)
+        };
         Ok(Self {
             labels,
             temperature,
-            least: (threshold / (1.0 - threshold)).ln() * temperature,
+            least: spec.thresholds.iter().cycle().take(n_sides).map(least).collect::<Result<_, _>>()?,
             overlap: within("overlap", spec.overlap)?,
-            sides: sides(&spec.sides)?,
+            sides,
             limits: options.image,
             letterboxing: letterboxing(spec, signature)?,
             grids: Grids::build(&spec.outputs, signature)?,
         })
     }
 
-    /// The side that is meant: the caller's, or the first.
-    fn side(&self, look: &Look) -> Result<u32, Error> {
-        match look.side {
-            Some(side) if !self.sides.contains(&side) => {
-                Err(Error::malformed(format!("side is {side}; allowed are {}", listing(&self.sides))))
-            }
-            Some(side) => Ok(side),
-            None => Ok(self.usual_side()),
-        }
+    /// The side that is meant, the caller's or the first, and the logit of the least sure face that is
+    /// answered there.
+    fn side(&self, look: &Look) -> Result<(u32, f32), Error> {
+        let meant = look.side.unwrap_or(self.usual_side());
+        let mut sides = self.sides.iter().copied().zip(self.least.iter().copied());
+        sides
+            .find(|(side, _)| *side == meant)
+            .ok_or_else(|| Error::malformed(format!("side is {meant}; allowed are {}", listing(&self.sides))))
     }
 
     fn usual_side(&self) -> u32 {
@@ -226,7 +235,7 @@ impl Task for FaceDetection {
             }
             Input::Text(_) => return Err(Error::invalid("this model takes an image, not a text")),
         };
-        let side = self.side(&look)?;
+        let (side, least) = self.side(&look)?;
         let wanted = |cut: &Cut| cut.crop.preprocessing().channels() == Channels::Rgb;
         let channels = match look.cut.as_ref().is_some_and(wanted) {
             true => Channels::Rgb,
@@ -240,13 +249,13 @@ impl Task for FaceDetection {
         Ok(Prepared {
             row,
             bucket: canvas.bucket(),
-            frame: Frame::Scene { letterbox, kept: look.cut.map(|cut| Kept { picture, cut }) },
+            frame: Frame::Scene { letterbox, least, kept: look.cut.map(|cut| Kept { picture, cut }) },
         })
     }
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let (letterbox, kept) = scene(frame)?;
-        let candidates = self.grids.candidates(&outputs, letterbox, self.least)?;
+        let (letterbox, least, kept) = scene(frame)?;
+        let candidates = self.grids.candidates(&outputs, letterbox, least)?;
         let found = suppress(candidates, self.overlap, MOST_FACES);
         let mut faces: Vec<Face> =
             found.iter().filter_map(|candidate| self.face(candidate, letterbox)).collect();
@@ -295,17 +304,19 @@ impl Task for FaceDetection {
                 pattern.level(channel, x as f32 / size[0] as f32, y as f32 / size[1] as f32)
             });
             let letterbox = Letterbox { picture: size, shown: size, canvas: size };
-            let frame = Frame::Scene { letterbox, kept: None };
+            // Numbers are compared, not faces answered.
+            let frame = Frame::Scene { letterbox, least: 0.0, kept: None };
             Some(Prepared { row: self.row(canvas, row).ok()?, bucket: canvas.bucket(), frame })
         };
         (0..N_PROBES).filter_map(probe).collect()
     }
 }
 
-/// What was prepared, and the picture with what is to be cut out of it.
-fn scene(frame: &Frame) -> Result<(&Letterbox, Option<&Kept>), Error> {
+/// What was prepared, the logit of the least sure face that is answered, and the picture with what is to be
+/// cut out of it.
+fn scene(frame: &Frame) -> Result<(&Letterbox, f32, Option<&Kept>), Error> {
     match frame {
-        Frame::Scene { letterbox, kept } => Ok((letterbox, kept.as_ref())),
+        Frame::Scene { letterbox, least, kept } => Ok((letterbox, *least, kept.as_ref())),
         _ => Err(Error::Internal("a detector's answer was asked for what it did not prepare".to_owned())),
     }
 }

@@ -130,8 +130,9 @@ pub struct Prepared {
 pub enum Frame {
     /// The upright picture's size in pixels, and the region of it that the row shows.
     Image { width: u32, height: u32, region: Rect },
-    /// How the picture lies on the row's canvas, and the picture itself where faces are to be cut out of it.
-    Scene { letterbox: Letterbox, kept: Option<Kept> },
+    /// How the picture lies on the row's canvas, the logit of the least sure face that is answered, and the
+    /// picture itself where faces are to be cut out of it.
+    Scene { letterbox: Letterbox, least: f32, kept: Option<Kept> },
     /// Tokens in the row, and whether the text had more.
     Text { tokens: usize, truncated: Truncated },
 }

@@ -31,7 +31,7 @@ fn spec() -> FaceDetectionSpec {
     FaceDetectionSpec {
         labels: Labels::Inline(vec!["face".to_owned()]),
         temperature: 2.0,
-        threshold: 0.5,
+        thresholds: vec![0.5, 0.8],
         overlap: 0.45,
         sides: vec![320, 640],
         input: SceneInputSpec {
@@ -83,7 +83,7 @@ fn put(grid: &mut Tensor, [column, row]: [usize; 2], cell: &[f32]) {
 }
 
 fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Face> {
-    match task().answer(outputs, &Frame::Scene { letterbox, kept: None }).unwrap() {
+    match task().answer(outputs, &Frame::Scene { letterbox, least: 0.0, kept: None }).unwrap() {
         Answer::Faces { faces, .. } => faces,
         other => panic!("{other:?}"),
     }
@@ -92,10 +92,10 @@ fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Face> {
 #[test]
 fn a_picture_is_laid_on_the_canvas_of_the_side_that_was_asked_for() {
     let jpeg = Bytes::from(pictures::oriented_jpeg(&pictures::draw(60, 90), 6));
-    for (look, shape, shown) in [
-        (None, [3, 128, 320], [180, 120]),
-        (Some(640), [3, 128, 256], [180, 120]),
-        (Some(320), [3, 128, 320], [180, 120]),
+    for (look, shape, shown, threshold) in [
+        (None, [3, 128, 320], [180, 120], 0.5_f32),
+        (Some(640), [3, 128, 256], [180, 120], 0.8),
+        (Some(320), [3, 128, 320], [180, 120], 0.5),
     ] {
         let input = Input::Image(jpeg.clone()).looked_at(Look { side: look, cut: None });
         let Prepared { row, bucket, frame } = task().prepare(input).unwrap();
@@ -104,7 +104,9 @@ fn a_picture_is_laid_on_the_canvas_of_the_side_that_was_asked_for() {
         assert_eq!(row[0].shape(), [3, canvas[1] as usize, canvas[0] as usize]);
         assert_eq!(bucket, (canvas[0] / 32 * canvas[1] / 32) as usize);
         let letterbox = Letterbox { picture: [90, 60], shown, canvas };
-        assert_eq!(frame, Frame::Scene { letterbox, kept: None });
+        // Of a temperature of 2.
+        let least = (threshold / (1.0 - threshold)).ln() * 2.0;
+        assert_eq!(frame, Frame::Scene { letterbox, least, kept: None });
     }
     let wrong =
         task().prepare(Input::Image(jpeg).looked_at(Look { side: Some(512), cut: None })).unwrap_err();
@@ -151,7 +153,7 @@ fn a_face_at_the_edge_is_clipped_and_one_beyond_is_none() {
 #[test]
 fn hostile_numbers_are_a_fault_or_finite() {
     let letterbox = lay(1000, 500, 320);
-    let frame = Frame::Scene { letterbox, kept: None };
+    let frame = Frame::Scene { letterbox, least: 0.0, kept: None };
     for (channel, value) in [(0, f32::NAN), (3, f32::INFINITY), (14, f32::NEG_INFINITY)] {
         let mut outputs = nothing(letterbox.canvas);
         let mut cell = [0.0; 15];
@@ -173,7 +175,9 @@ fn the_surest_faces_are_cut_out_of_the_decoded_picture() {
     let png = Bytes::from(pictures::png(&pictures::draw(640, 320)));
     let input = Input::Image(png).looked_at(Look { side: None, cut: Some(cut) });
     let Prepared { frame, .. } = task().prepare(input).unwrap();
-    let Frame::Scene { letterbox, kept: Some(Kept { picture, cut }) } = &frame else { panic!("{frame:?}") };
+    let Frame::Scene { letterbox, kept: Some(Kept { picture, cut }), .. } = &frame else {
+        panic!("{frame:?}")
+    };
     assert_eq!(picture.channels(), Channels::Rgb);
     let mut outputs = nothing(letterbox.canvas);
     put(&mut outputs[0], [2, 1], &[2.0, 0.5, 0.5, 0.0, 0.0]);
@@ -229,7 +233,11 @@ fn a_spec_that_does_not_fit_the_network_is_refused_with_what_would() {
             "sides has 500, but multiples of 32 from 64 to 1280 are allowed",
         ),
         (refusal(|spec, _| spec.sides = vec![320, 320]), "sides has 320 twice"),
-        (refusal(|spec, _| spec.threshold = 1.0), "threshold is 1, but it must be between 0 and 1"),
+        (refusal(|spec, _| spec.thresholds = vec![1.0]), "thresholds is 1, but it must be between 0 and 1"),
+        (
+            refusal(|spec, _| spec.thresholds = vec![0.5; 3]),
+            "thresholds has 3 values, but 1 or 2 are allowed, one for each side",
+        ),
         (refusal(|spec, _| spec.overlap = f32::NAN), "overlap is NaN, but it must be between 0 and 1"),
         (refusal(|spec, _| spec.temperature = 0.0), "temperature is 0, but it must be a number above 0"),
         (refusal(|spec, _| spec.input.std = vec![0.0]), "std is [0.0], but samples cannot be divided by 0"),
