@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 import json
 from pathlib import Path
 from string import Template
@@ -11,18 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import common
+from classifier import FaceNet, Shape, fold, mega_flop
 from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise
 
-EPOCHS = 80
-GROWTH = ((0.5, 32), (0.75, 40))  # until this share of the steps faces are so small: less than half the work
-CALM = 0.8375  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
+EPOCHS = 80          # of the first round
+AGAIN_EPOCHS = 24    # of the second
 CALM_STRENGTH = 0.5
-OPINION = 0.4  # share of the target that the network's own earlier answers have in the end
+OPINION = 0.4  # share of the target that the network's own earlier answers have at the end of the first round
+TRUST = 0.7    # share of the target that the network of the first round has in the second
 BATCH = 128
-PEAK_RATE = 0.1
+STEEPEST = 2.0  # norm of a gradient
 WEIGHT_DECAY = 5e-4
 VIEWS = {
     "as it is": View(), "square 1.1 times as large": View(growth=1.1), "square 1.2 times as large": View(growth=1.2),
@@ -34,99 +36,64 @@ GOLDEN_CASES = 4
 GOLDEN_FORMULA = "pixel(x, y, i) = (x * 7 + y * 13 + i * 29) % 256, image = (pixel / 255 - 0.5) / 0.25"
 
 
-# --- network --------------------------------------------------------------------------
-
-
-class Shape(NamedTuple):
-    """Channels of each stage, each at half the side of the one before, and the residual blocks in it."""
-
-    widths: tuple[int, ...] = (32, 96, 160)
-    blocks: tuple[int, ...] = (1, 1, 2)
-    side: int = SIDE
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.second_norm = nn.BatchNorm2d(outputs)
-        self.shortcut, self.shortcut_norm = nn.Identity(), nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut_norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.relu(self.first_norm(self.first(x)))
-        return F.relu(self.second_norm(self.second(y)) + self.shortcut_norm(self.shortcut(x)))
-
-
-class FaceNet(nn.Module):
-    """A small residual network of plain dense convolutions: [n, 1, side, side] to [n, 8]."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-        inputs = shape.widths[0]
-        self.stem = nn.Conv2d(1, inputs, 4, 2, 1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(inputs)
-        self.blocks = nn.Sequential()
-        for stage, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
-            for block in range(count):
-                self.blocks.append(Block(inputs, width, 2 if stage > 0 and block == 0 else 1))
-                inputs = width
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.drop = nn.Dropout(0.25)
-        self.head = nn.Linear(inputs, len(LABELS))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.blocks(F.relu(self.stem_norm(self.stem(x))))
-        return self.head(self.drop(self.pool(x).flatten(1)))
-
-
-def fold(model: FaceNet) -> FaceNet:
-    """The same function with every batch norm folded into its convolution, in place."""
-    model.eval()
-    owners = [(model, ["stem"]), *((block, ["first", "second", "shortcut"]) for block in model.blocks)]
-    for owner, names in owners:
-        for name in names:
-            norm = getattr(owner, f"{name}_norm")
-            if isinstance(norm, nn.BatchNorm2d):
-                setattr(owner, name, fuse_conv_bn_eval(getattr(owner, name), norm))
-                setattr(owner, f"{name}_norm", nn.Identity())
-    return model
-
-
-def mega_flop(model: FaceNet) -> float:
-    """Millions of floating-point operations (two per multiply-add) for one image."""
-    side = model.shape.side
-    return common.flop(model, torch.zeros(1, 1, side, side)) / 1e6
-
-
 # --- recipe ---------------------------------------------------------------------------
+
+
+class Round(NamedTuple):
+    """One pass of the learning rate from its peak to nothing."""
+
+    name: str
+    epochs: int
+    rate: float
+    growth: tuple[tuple[float, int], ...]  # until this share of the steps faces are so small: less than half the work
+    calm: float  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
+    drop: float
+
+    def side(self, done: float, side: int) -> int:
+        """How large faces are after this share of the steps."""
+        small = next((small for share, small in self.growth if done < share), SIDE)
+        return small * side // SIDE // 8 * 8
+
+
+def first_round(epochs: int) -> Round:
+    """From nothing, on small faces to begin with."""
+    return Round("first", epochs, 0.1, ((0.5, 32), (0.75, 40)), 0.8375, 0.25)
+
+
+def second_round(epochs: int) -> Round:
+    """On from the first round, which is the tutor now."""
+    return Round("second", min(epochs, AGAIN_EPOCHS), 0.03, (), 0.8, 0.1)
 
 
 class Run:
     """Everything that changes while a network is trained, so that a run can stop and go on."""
 
-    def __init__(self, shape: Shape, votes: torch.Tensor) -> None:
+    def __init__(self, model: FaceNet, votes: torch.Tensor, rate: float) -> None:
         # Ten votes are a rough measure: what was answered to other views of the same face smooths them.
         self.opinions = votes.clone()
-        self.model = FaceNet(shape).to(memory_format=torch.channels_last)
+        self.model = model.train().to(memory_format=torch.channels_last)
         self.average = common.Average(self.model, 0.998)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
-                                         lr=PEAK_RATE, momentum=0.9, nesterov=True)
+                                         lr=rate, momentum=0.9, nesterov=True)
         self.epoch = 0
 
     def hear(self, chosen: torch.Tensor, logits: torch.Tensor) -> None:
         """Remember the answers to the faces of a batch that were not blended with others."""
         plain = slice(mixed(len(chosen)), None)
         self.opinions[chosen[plain]] = self.opinions[chosen[plain]].lerp(logits[plain].softmax(1), 0.4)
+
+    def learn(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """One step: the answers before it, and their loss."""
+        logits = answers(self.model, x)
+        loss = common.soft_cross_entropy(logits, target)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), STEEPEST)
+        self.optimiser.step()
+        self.average.update(self.model)
+        return logits.detach(), loss.item()
 
     def save(self, path: Path, clock: common.Clock) -> None:
         """Keep the state after a whole epoch."""
@@ -139,64 +106,67 @@ class Run:
         """Go back to where `save` was."""
         state = torch.load(path)
         clock.resume(state["minutes"])
-        self.epoch, self.average.steps, self.opinions = state["epoch"], state["steps"], state["opinions"]
+        self.epoch, self.opinions = state["epoch"], state["opinions"]
         self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
+        self.average.resume(state["average"], state["steps"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
 
 
-def face_side(done: float, side: int) -> int:
-    """How large faces are after this share of the steps: small ones first."""
-    for share, small in GROWTH:
-        if done < share:
-            return small * side // SIDE // 8 * 8
-    return side
+def answers(model: FaceNet, x: torch.Tensor) -> torch.Tensor:
+    """Logits, by convolutions in bf16: they take the matrix units of the processor where it has them."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return model(x.contiguous(memory_format=torch.channels_last)).float()
 
 
-def train(faces: Faces, valid: Faces, epochs: int, shape: Shape, clock: common.Clock,
-          kept: Path | None, until: int) -> tuple[FaceNet, int]:
-    """Train on the distribution of votes and return the averaged weights with the epochs behind them.
+@torch.no_grad()
+def advice(tutor: FaceNet, x: torch.Tensor) -> torch.Tensor:
+    """What a trained network thinks of faces, each seen as it is and mirrored."""
+    return (answers(tutor, x).softmax(1) + answers(tutor, x.flip(3)).softmax(1)) / 2
 
-    With `kept` the run goes on from the epoch that this file holds, and leaves each epoch there.
-    It ends after the epoch `until`, wherever the learning rate is then.
+
+def train(model: FaceNet, tutor: FaceNet | None, faces: Faces, valid: Faces, plan: Round, clock: common.Clock,
+          kept: Path | None) -> FaceNet:
+    """Train a network for one round on the distribution of votes and return the averaged weights.
+
+    With a `tutor` the target is mostly what this thinks of the very view that the network learns from
+    ("Born Again Neural Networks", Furlanello et al. 2018). With `kept` the run goes on from the epoch that
+    this file holds, and leaves each epoch there.
     """
     pixels, votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
-    run = Run(shape, votes)
+    model.drop.p = plan.drop
+    run = Run(model, votes, plan.rate)
     if kept is not None and kept.exists():
         run.restore(kept, clock)
-        clock.log(f"going on after epoch {run.epoch}")
+        clock.log(f"going on after epoch {run.epoch} of the {plan.name} round")
     per_epoch = len(pixels) // BATCH
-    steps = epochs * per_epoch
-    while run.epoch < until:
+    steps = plan.epochs * per_epoch
+    while run.epoch < plan.epochs:
         order = torch.randperm(len(pixels))[:per_epoch * BATCH]
         losses = []
         for step, chosen in enumerate(order.split(BATCH), run.epoch * per_epoch):
             for group in run.optimiser.param_groups:
-                group["lr"] = PEAK_RATE * common.cosine(step, steps, min(400, steps // 8 + 1))
+                group["lr"] = plan.rate * common.cosine(step, steps, min(400, steps // 8 + 1))
             done = step / steps
-            calm = done >= CALM
-            x = augment(pixels[chosen], face_side(done, shape.side), CALM_STRENGTH if calm else 1.0)
-            target = votes[chosen].lerp(run.opinions[chosen], OPINION * done)
+            calm = done >= plan.calm
+            x = augment(pixels[chosen], plan.side(done, model.shape.side), CALM_STRENGTH if calm else 1.0)
+            target = votes[chosen]
+            if tutor is None:
+                target = target.lerp(run.opinions[chosen], OPINION * done)
             if not calm:
                 x, target = mix(x, target)
-            # Convolutions in bf16 take the matrix units of the processor where it has them.
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = run.model(x.contiguous(memory_format=torch.channels_last))
-            loss = common.soft_cross_entropy(logits.float(), target)
-            run.optimiser.zero_grad()
-            loss.backward()
-            run.optimiser.step()
-            run.average.update(run.model)
-            run.hear(chosen, logits.detach().float())
-            losses.append(loss.item())
+            if tutor is not None:
+                target = target.lerp(advice(tutor, x), TRUST)
+            logits, loss = run.learn(x, target)
+            run.hear(chosen, logits)
+            losses.append(loss)
         run.epoch += 1
         logits = predict(run.average.model, valid)
-        clock.log(f"epoch {run.epoch}/{epochs}: loss {np.mean(losses):.4f}, valid {vote_loss(logits, valid):.4f}, "
-                  f"{common.accuracy(logits, valid.labels):.4f}")
+        clock.log(f"{plan.name} round, epoch {run.epoch}/{plan.epochs}: loss {np.mean(losses):.4f}, "
+                  f"valid {vote_loss(logits, valid):.4f}, {common.accuracy(logits, valid.labels):.4f}")
         if kept is not None:
             run.save(kept, clock)
-    return run.average.model.to(memory_format=torch.contiguous_format), run.epoch
+    return run.average.model.to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
@@ -251,22 +221,21 @@ def golden(model: FaceNet) -> dict:
     return {"input": "image", "shape": [1, 1, SIDE, SIDE], "formula": GOLDEN_FORMULA, "tolerance": 1e-3, "cases": cases}
 
 
-def main() -> None:
-    options = common.arguments(__doc__, "face", EPOCHS, {
-        "--early": "train no further: write what the last whole epoch of a stopped run left"})
-    common.start(options.seed, options.threads)
-    clock = common.Clock()
+def trained(faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock) -> FaceNet:
+    """Both rounds, or what an earlier run with the same flags left of them to do."""
+    model, tutor = FaceNet(Shape()), None
+    for plan in (first_round(options.epochs), second_round(options.epochs)):
+        kept = options.cache / f"face-{plan.name}-{options.epochs}-{options.seed}.pt"
+        model = train(model, tutor, faces, valid, plan, clock, None if options.smoke else kept)
+        tutor = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
+    return model
+
+
+def finish(model: FaceNet, faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock) -> None:
+    """Calibrate, export, check, measure, and write the whole folder."""
     here = Path(__file__).parent
     frontier_epochs, form, frontier_table = frontier(here)
     growth, margin_table = margin(here)
-    faces, valid = load(options.data, options.cache)
-    if options.smoke:
-        faces, valid = faces.only(np.arange(2048)), valid.only(np.arange(512))
-    clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
-
-    kept = options.cache / f"face-{options.epochs}-{options.seed}.pt"
-    until = 0 if options.early else options.epochs
-    model, done = train(faces, valid, options.epochs, Shape(), clock, None if options.smoke else kept, until)
     model = fold(model)
     logits, labels = predict(model, valid), valid.labels
     fitted = valid.hashes < 0.5
@@ -295,9 +264,10 @@ def main() -> None:
         "train": f"{len(faces.pixels):,}", "valid": f"{len(valid.pixels):,}",
         "views": common.table(["crop", "share recognised"], views),
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
-        "calm": f"{100 * (1 - CALM):.0f} %",
+        "calm": " and ".join(f"{100 * (1 - plan.calm):.0f} %" for plan in (first_round(1), second_round(1))),
+        "trust": TRUST,
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form, "growth": growth, "margin": margin_table,
-        "epochs": done if done == options.epochs else f"{done} of {options.epochs}",
+        "epochs": " + ".join(str(plan(options.epochs).epochs) for plan in (first_round, second_round)),
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
@@ -308,6 +278,17 @@ def main() -> None:
     common.write(options.out / "MODEL_CARD.md", Template((here / "face.md").read_text()).substitute(facts))
     clock.log(f"accuracy {facts['accuracy']}, temperature {temperature}, "
               f"ECE {facts['ece_before']} -> {facts['ece_after']}, written to {options.out}")
+
+
+def main() -> None:
+    options = common.arguments(__doc__, "face", EPOCHS)
+    common.start(options.seed, options.threads)
+    clock = common.Clock()
+    faces, valid = load(options.data, options.cache)
+    if options.smoke:
+        faces, valid = faces.only(np.arange(2048)), valid.only(np.arange(512))
+    clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
+    finish(trained(faces, valid, options, clock), faces, valid, options, clock)
 
 
 if __name__ == "__main__":

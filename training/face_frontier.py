@@ -15,7 +15,8 @@ import torch
 
 import common
 import timing
-from face import FaceNet, Shape, fold, mega_flop, predict, train, vote_loss
+from classifier import FaceNet, Shape, fold, mega_flop
+from face import first_round, predict, train, vote_loss
 from faces import SIDE, load
 
 EPOCHS = 6
@@ -51,7 +52,7 @@ def main() -> None:
         if "accuracy" in row:
             continue
         common.start(options.seed, options.threads)
-        model, _ = train(faces, valid, options.epochs, shape, clock, None, options.epochs)
+        model = train(FaceNet(shape), None, faces, valid, first_round(options.epochs), clock, None)
         logits = predict(fold(model), valid)
         row |= {"valid_loss": round(vote_loss(logits, valid), 4),
                 "accuracy": round(common.accuracy(logits, valid.labels), 4)}
