@@ -56,8 +56,8 @@ pub(super) fn sort(batch: Batch) -> Done {
 }
 
 /// Runs a batch to its last answer, and reports what it took against what was expected.
-/// `shift` measures from the end of the errand before.
-pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &Meter) -> Report {
+/// `shift` measures from the end of the errand before, and from the end of this one when it returns.
+pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> Report {
     let Batch { model, jobs } = batch;
     let Some(loaded) = model.loaded() else {
         for job in jobs {
@@ -91,9 +91,10 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &Meter) -> Repor
             run.meter.lap();
         }
     }
+    // What is not for a row is for the run: each group had one.
+    let around = shift.lap().cpu.saturating_sub(run.of_rows);
     if run.runs > 0 {
-        // What is not for a row is for the run: each group had one.
-        model.ran(shift.read().cpu.saturating_sub(run.of_rows) / run.runs);
+        model.ran(around / run.runs);
     }
     run.report.wall += run.began.elapsed().as_secs_f64();
     run.report

@@ -28,6 +28,10 @@ const WORTH: f64 = 0.01;
 /// A batch is large enough when its rows cost at most this much more than those of the best.
 const ENOUGH: f64 = 0.01;
 
+/// Of so many runs of a shape that callers waited for, one may take the next larger batch: what nobody runs
+/// would be judged for ever by what it cost when the model loaded.
+const TRIAL: u32 = 16;
+
 /// Classes of inputs by their bytes, each twice as large as the one before.
 const SIZES: usize = 40;
 
@@ -70,8 +74,12 @@ struct Shape {
     size: usize,
     /// By position in the grid.
     cells: Vec<Option<Cell>>,
-    /// Rows of the best run, and what its policy needs; made anew when a cell changes.
+    /// Rows of the best run; made anew when a cell changes.
     best: usize,
+    /// Rows of the next run: those of the best, or a trial of more.
+    next: usize,
+    /// Runs until the next trial.
+    until_trial: u32,
 }
 
 /// The cost table of one model.
@@ -100,7 +108,13 @@ impl CostTable {
         if grid.last() != Some(&max_rows) {
             grid.push(max_rows);
         }
-        let shape = |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1 };
+        let shape = |size: usize| Shape {
+            size: size.max(1),
+            cells: vec![None; grid.len()],
+            best: 1,
+            next: 1,
+            until_trial: TRIAL,
+        };
         let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
         Self { grid, shapes, handling: [None; SIZES], preparing: None, around: None }
     }
@@ -142,6 +156,7 @@ impl CostTable {
             }
         }
         self.choose(bucket);
+        self.count(bucket);
     }
 
     /// Takes in what preparing one input of `bytes` bytes took, and answering it.
@@ -205,16 +220,11 @@ impl CostTable {
 
     /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
     pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
-        let best = self.best(bucket);
+        let best = self.shapes.get(&bucket).map_or(1, |shape| shape.next);
         let cpu = |rows| self.run(bucket, rows) + self.around();
         let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
         let one = wall(1);
         Curve { best, one, full: if best == 1 { one } else { wall(best) } }
-    }
-
-    /// The smallest number of rows beyond which a batch gains nothing.
-    fn best(&self, bucket: usize) -> usize {
-        self.shapes.get(&bucket).map_or(1, |shape| shape.best)
     }
 
     /// Finds the best number of rows of a bucket anew, and of its neighbours, who gain alike.
@@ -223,8 +233,20 @@ impl CostTable {
         for bucket in near {
             let best = self.find_best(bucket);
             if let Some(shape) = self.shapes.get_mut(&bucket) {
-                shape.best = best;
+                (shape.best, shape.next) = (best, best);
             }
+        }
+    }
+
+    /// Counts a run of a shape, and has the next one try a larger batch when it is time.
+    fn count(&mut self, bucket: usize) {
+        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        shape.until_trial -= 1;
+        if shape.until_trial == 0 {
+            shape.until_trial = TRIAL;
+            let mut measured = self.grid.iter().zip(&shape.cells).filter(|(_, cell)| cell.is_some());
+            let larger = measured.find(|(rows, _)| **rows > shape.best);
+            shape.next = larger.map_or(shape.best, |(rows, _)| *rows);
         }
     }
 
@@ -239,13 +261,13 @@ impl CostTable {
     /// of what is around a run, preparing. Answering is left out: next to nothing, and not measured in CPU time.
     fn find_best(&self, bucket: usize) -> usize {
         let Some(one) = self.shapes.get(&bucket).and_then(|shape| shape.cells[0]) else { return 1 };
-        let least = self.network(bucket).map(|(_, ratio)| ratio).fold(f64::INFINITY, f64::min);
+        let network: Vec<(usize, f64)> = self.network(bucket).collect();
+        let least = network.iter().map(|(_, ratio)| *ratio).fold(f64::INFINITY, f64::min);
         let (around, preparing) = (self.around(), self.preparing.unwrap_or_default());
-        // Many runs ask: looking twice is cheaper than keeping what was seen.
         let costs = || {
-            self.network(bucket).map(|(rows, ratio)| {
-                let ratio = if least < 1.0 - NOISE { ratio } else { ratio.max(1.0) };
-                (rows, ratio * one.mean + around / rows as f64 + preparing)
+            network.iter().map(|(rows, ratio)| {
+                let ratio = if least < 1.0 - NOISE { *ratio } else { ratio.max(1.0) };
+                (*rows, ratio * one.mean + around / *rows as f64 + preparing)
             })
         };
         let alone = one.mean + around + preparing;

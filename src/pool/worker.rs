@@ -63,7 +63,10 @@ fn work(worker: usize, shared: &Shared) {
     let (mut done, mut shift) = (Done::Nothing, Meter::start());
     while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing)) {
         match errand {
-            Errand::Run(batch) => done = Done::Ran(batch::run(batch, &mut sessions, &shift)),
+            Errand::Run(batch) => {
+                done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));
+                continue;
+            }
             Errand::Sort(batch) => done = batch::sort(batch),
             Errand::Chore(Chore::Load { model, load }) => {
                 let state = match warm_up::load(shared, &model, load, &mut sessions) {

@@ -73,6 +73,25 @@ fn what_is_around_a_run_is_shared_by_its_rows_where_it_counts() {
 }
 
 #[test]
+fn larger_batches_are_tried_so_that_what_they_cost_is_not_what_it_was_at_the_start() {
+    let mut table = CostTable::new(16, [(0, 1)]);
+    for (rows, us) in [(1, 100), (2, 150), (4, 280), (8, 900), (16, 2000)] {
+        table.measure(0, rows, us * US);
+    }
+    assert_eq!(table.bests()[0].rows, 4);
+    let mut tried = Vec::new();
+    for _ in 0..4096 {
+        let rows = table.curve(0, 1.0).best;
+        // The first runs of 8 and 16 rows were disturbed: in truth rows gain on and on.
+        table.learn(0, rows, (60 + 20 * rows as u32) * US);
+        tried.push(rows);
+    }
+    assert_eq!(tried[..17].iter().filter(|rows| **rows == 8).count(), 1, "{:?}", &tried[..17]);
+    assert_eq!(table.bests()[0].rows, 16);
+    assert!(tried.iter().rev().take(1000).all(|rows| *rows == 16));
+}
+
+#[test]
 fn a_change_of_speed_is_followed_within_tens_of_runs() {
     let mut table = table();
     (0..30).for_each(|_| table.learn(10, 4, 840 * US));
