@@ -158,7 +158,8 @@ def train(model: FaceNet, tutor: FaceNet | None, faces: Faces, valid: Faces, pla
             if tutor is not None:
                 target = target.lerp(advice(tutor, x), TRUST)
             logits, loss = run.learn(x, target)
-            run.hear(chosen, logits)
+            if tutor is None:
+                run.hear(chosen, logits)
             losses.append(loss)
         run.epoch += 1
         logits = predict(run.average.model, valid)

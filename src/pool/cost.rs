@@ -76,10 +76,8 @@ struct Shape {
     cells: Vec<Option<Cell>>,
     /// Rows of the best run; made anew when a cell changes.
     best: usize,
-    /// Rows of the next run: those of the best, or a trial of more.
-    next: usize,
-    /// Runs until the next trial.
-    until_trial: u32,
+    /// Runs that callers waited for.
+    runs: u32,
 }
 
 /// The cost table of one model.
@@ -108,13 +106,8 @@ impl CostTable {
         if grid.last() != Some(&max_rows) {
             grid.push(max_rows);
         }
-        let shape = |size: usize| Shape {
-            size: size.max(1),
-            cells: vec![None; grid.len()],
-            best: 1,
-            next: 1,
-            until_trial: TRIAL,
-        };
+        let shape =
+            |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1, runs: 0 };
         let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
         Self { grid, shapes, handling: [None; SIZES], preparing: None, around: None }
     }
@@ -155,8 +148,8 @@ impl CostTable {
                 _ => {}
             }
         }
+        shape.runs = shape.runs.wrapping_add(1);
         self.choose(bucket);
-        self.count(bucket);
     }
 
     /// Takes in what preparing one input of `bytes` bytes took, and answering it.
@@ -220,7 +213,7 @@ impl CostTable {
 
     /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
     pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
-        let best = self.shapes.get(&bucket).map_or(1, |shape| shape.next);
+        let best = self.shapes.get(&bucket).map_or(1, |shape| shape.next(&self.grid));
         let cpu = |rows| self.run(bucket, rows) + self.around();
         let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
         let one = wall(1);
@@ -233,20 +226,8 @@ impl CostTable {
         for bucket in near {
             let best = self.find_best(bucket);
             if let Some(shape) = self.shapes.get_mut(&bucket) {
-                (shape.best, shape.next) = (best, best);
+                shape.best = best;
             }
-        }
-    }
-
-    /// Counts a run of a shape, and has the next one try a larger batch when it is time.
-    fn count(&mut self, bucket: usize) {
-        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
-        shape.until_trial -= 1;
-        if shape.until_trial == 0 {
-            shape.until_trial = TRIAL;
-            let mut measured = self.grid.iter().zip(&shape.cells).filter(|(_, cell)| cell.is_some());
-            let larger = measured.find(|(rows, _)| **rows > shape.best);
-            shape.next = larger.map_or(shape.best, |(rows, _)| *rows);
         }
     }
 
@@ -324,6 +305,15 @@ impl CostTable {
 impl Shape {
     fn is_measured(&self) -> bool {
         self.cells.iter().any(Option::is_some)
+    }
+
+    /// Rows of the next run: those of the best, or now and then a trial of more.
+    fn next(&self, grid: &[usize]) -> usize {
+        if self.runs % TRIAL != TRIAL - 1 {
+            return self.best;
+        }
+        let mut measured = grid.iter().zip(&self.cells).filter(|(_, cell)| cell.is_some());
+        measured.find(|(rows, _)| **rows > self.best).map_or(self.best, |(rows, _)| *rows)
     }
 
     /// CPU seconds of a run of `rows` rows: on the line between the measured runs below and above it,
