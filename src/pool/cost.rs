@@ -26,11 +26,15 @@ const NOISE: f64 = 0.05;
 const WORTH: f64 = 0.01;
 
 /// A batch is large enough when its rows cost at most this much more than those of the best.
-const ENOUGH: f64 = 0.01;
+const ENOUGH: f64 = 0.005;
 
 /// Of so many runs of a shape that callers waited for, one may take the next larger batch: what nobody runs
 /// would be judged for ever by what it cost when the model loaded.
 const TRIAL: u32 = 16;
+
+/// The best batch of a shape is found anew after so many of its runs: costs move slowly, and for a small
+/// network finding it costs as much as a row.
+const REVIEW: u32 = 4;
 
 /// Classes of inputs by their bytes, each twice as large as the one before.
 const SIZES: usize = 40;
@@ -74,7 +78,7 @@ struct Shape {
     size: usize,
     /// By position in the grid.
     cells: Vec<Option<Cell>>,
-    /// Rows of the best run; made anew when a cell changes.
+    /// Rows of the best run, as of the last review.
     best: usize,
     /// Runs that callers waited for.
     runs: u32,
@@ -149,7 +153,9 @@ impl CostTable {
             }
         }
         shape.runs = shape.runs.wrapping_add(1);
-        self.choose(bucket);
+        if shape.runs % REVIEW == 0 {
+            self.choose(bucket);
+        }
     }
 
     /// Takes in what preparing one input of `bytes` bytes took, and answering it.
