@@ -15,6 +15,7 @@ import common
 
 HELD_BACK = 0.05        # share of the reviews of each set that is kept for measuring
 HELD_BACK_WEIBO = 0.10  # a small set
+SMOKE_STEP = 12         # of so many texts a smoke run reads one
 SST_TARGETS = {0: 0.03, 1: 0.11, 2: 0.5, 3: 0.89, 4: 0.97}  # chance of "positive" for each of the five grades
 LEXICON_SLOPE = 1.3     # what a mean rating of -4 to 4 adds to the log-odds of "positive"
 
@@ -126,14 +127,19 @@ def split(rows: Labelled, held_back: float = HELD_BACK) -> tuple[Labelled, Label
     return learn, held
 
 
+def microblogs(data: Path, smoke: bool) -> tuple[Labelled, Labelled]:
+    """The microblogs to learn from and the held-back ones; with `smoke` a small part of them."""
+    return split(weibo(data)[::SMOKE_STEP if smoke else 1], HELD_BACK_WEIBO)
+
+
 def load(data: Path, smoke: bool) -> Source:
     """Read and split everything; with `smoke` a small part of each set."""
-    step, most = (12, 2000) if smoke else (1, None)
+    step, most = (SMOKE_STEP, 2000) if smoke else (1, None)
     phrases, neutral = sst_training(data)
     reviews, reviews_held = split(imdb(data)[::step])
     sentences, sentences_held = split(yelp(data)[::step])
     things, things_held = split(shopping(data)[::step])
-    blogs, blogs_held = split(weibo(data)[::step], HELD_BACK_WEIBO)
+    blogs, blogs_held = microblogs(data, smoke)
     learnt = {"phrases": phrases, "neutral": neutral, "lexicon": lexicon(data), "yelp": sentences,
               "imdb": reviews, "imdb unlabelled": imdb_unlabelled(data), "shopping": things, "weibo": blogs}
     measured = {"SST-2 dev": sst_sentences(data / "sst-dev.trees.txt"), "IMDB held back": reviews_held,

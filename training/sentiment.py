@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import common
+import corpus
 import language
+import microblogs
 import teacher
 import tokens
 from pieces import Drawer, Mix
@@ -25,6 +27,7 @@ from tokens import Corpus
 
 EPOCHS = 3           # of the first stage
 LAST_EPOCHS = 2      # of the second
+MICROBLOG_EPOCHS = 3 # of the third
 PASSES = 1.3         # of the language model over all texts
 BATCH_TOKENS = 6144
 LONGEST = 512        # tokens of a text that is learnt from
@@ -74,6 +77,24 @@ def stages(epochs: int) -> list[Stage]:
         Stage("short", {"phrases": 1, "long phrases": 1, "neutral": 0.25, "lexicon": 0.5, "taught": 0.7, "yelp": 0.1,
                         "imdb": 0.15, "imdb pieces": 0.3, "shopping": 0.3, "weibo": 1}, min(epochs, LAST_EPOCHS), 5e-4),
     ]
+
+
+MICROBLOGS: Mix = {"judged microblogs": 2, "joined microblogs": 1, "remembered": 1}
+REMEMBERED: Mix = {"phrases": 0.75, "yelp": 0.1, "imdb": 0.17, "shopping": 1}
+
+
+def third_stage(epochs: int) -> Stage:
+    """Microblogs with their teacher's opinions, and texts of the other kinds as the network reads them already."""
+    return Stage("microblogs", MICROBLOGS, min(epochs, MICROBLOG_EPOCHS), 5e-4)
+
+
+def remembered(model: SentimentNet, found: Corpus, seed: int) -> Texts:
+    """Texts of the other kinds with what the network answers to them, so that it goes on to answer so.
+
+    Li and Hoiem 2017, "Learning without Forgetting".
+    """
+    texts = Drawer(found).draw(REMEMBERED, LONGEST, np.random.default_rng(seed))
+    return texts._replace(targets=common.softmax(each(model.eval(), texts))[:, 1].astype(np.float32))
 
 
 def word_vectors(model: SentimentNet, found: Corpus, seed: int) -> dict[str, Texts]:
@@ -130,7 +151,18 @@ def train(model: SentimentNet, stage: Stage, found: Corpus, seed: int, clock: co
     return average.model.train()
 
 
-def trained(found: Corpus, judged: teacher.Judged, options: argparse.Namespace, clock: common.Clock) -> SentimentNet:
+def read_microblogs(model: SentimentNet, found: Corpus, judged: microblogs.Judged, options: argparse.Namespace,
+                    clock: common.Clock) -> SentimentNet:
+    """The third stage."""
+    plan = third_stage(options.epochs)
+    encoded = {name: tokens.encode(found.vocabulary.tokenizer, rows)
+               for name, rows in (("judged microblogs", judged.microblogs), ("joined microblogs", judged.joined))}
+    found = found._replace(learnt={**found.learnt, **encoded, "remembered": remembered(model, found, options.seed)})
+    return train(model, plan, found, options.seed + 2, clock)
+
+
+def trained(found: Corpus, judged: teacher.Judged, blogs: microblogs.Judged, options: argparse.Namespace,
+            clock: common.Clock) -> SentimentNet:
     """Run every stage, or those that an earlier run with the same flags did not finish."""
     model = SentimentNet(found.vocabulary)
 
@@ -147,8 +179,9 @@ def trained(found: Corpus, judged: teacher.Judged, options: argparse.Namespace, 
 
     stage("language", lambda model: begin(model, found, options, clock))
     found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
-    for number, each in enumerate(stages(options.epochs)):
-        stage(each.name, lambda model: train(model, each, found, options.seed + number, clock))
+    for number, plan in enumerate(stages(options.epochs)):
+        stage(plan.name, lambda model: train(model, plan, found, options.seed + number, clock))
+    stage("microblogs", lambda model: read_microblogs(model, found, blogs, options, clock))
     return model
 
 
@@ -221,7 +254,8 @@ def frontier(here: Path) -> tuple[str, str]:
         for row in rows])
 
 
-def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: argparse.Namespace, clock: common.Clock) -> None:
+def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, blogs: microblogs.Judged,
+           options: argparse.Namespace, clock: common.Clock) -> None:
     """Export, check, calibrate, measure and write the model's folder."""
     domains = calibrate(model.eval(), found, options.seed)
     network = exported(model)
@@ -239,6 +273,8 @@ def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, options: 
         "vectors": f"{vocabulary.words:,}", "han": f"{vocabulary.han:,}", "width": WIDTH, "state": SHIPPED.state, "hidden": HIDDEN,
         "token_flop": f"{2 * 3 * SHIPPED.state * (WIDTH + SHIPPED.state) / 1e6:.2f}",
         "epochs": " + ".join(str(stage.epochs) for stage in stages(options.epochs)), "passes": PASSES,
+        "microblog_epochs": third_stage(options.epochs).epochs, "blogs_right": f"{100 * blogs.accuracy:.1f} %",
+        "joined": f"{len(blogs.joined):,}", "trust": microblogs.TRUST,
         "teacher": ", ".join(f"{100 * right:.1f} % of {name}" for name, right in judged.accuracy.items()),
         "frontier": frontier_table, "form": form,
         "seed": options.seed, "threads": options.threads,
@@ -262,7 +298,10 @@ def main() -> None:
     found = tokens.load(options.data, options.cache, options.smoke)
     clock.log(", ".join(f"{len(texts.starts)} {name}" for name, texts in found.learnt.items()))
     judged = teacher.judge(options, clock)
-    finish(trained(found, judged, options, clock), found, judged, options, clock)
+    blogs = microblogs.judge(*corpus.microblogs(options.data, options.smoke), found.vocabulary.tokenizer,
+                             options.seed, options.smoke)
+    clock.log(f"the teacher of microblogs recognises {blogs.accuracy:.4f} of those held back")
+    finish(trained(found, judged, blogs, options, clock), found, judged, blogs, options, clock)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ fn python(root: &Path) -> Result<OsString, String> {
     let named = env::var_os("TRAINING_PYTHON");
     let python = named.unwrap_or_else(|| root.join(".venv/bin/python").into_os_string());
     let has_all = Command::new(&python)
-        .args(["-c", "import numpy, onnx, onnxruntime, PIL, skimage, tokenizers, torch"])
+        .args(["-c", "import numpy, onnx, onnxruntime, PIL, skimage, sklearn, tokenizers, torch"])
         .output()
         .is_ok_and(|output| output.status.success());
     let lacking = || format!("{} cannot import the packages of training/requirements.txt", python.display());
