@@ -300,10 +300,15 @@ impl Queue {
         let unsorted = self.lanes.iter().enumerate();
         let due = unsorted.filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
         let (_, lane) = due.min()?;
-        // Idle workers share a burst here, too. A share of one finds no company: it runs at once.
-        let share = self.lanes[lane].n_unsorted().div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE);
-        let alone = share == 1 && self.lanes.iter().all(|lane| lane.n_sorted() == 0);
+        let (waiting, idle) = (self.lanes[lane].n_unsorted(), self.idle);
+        let none_sorted = self.lanes.iter().all(|lane| lane.n_sorted() == 0);
+        // Idle workers share a burst here, too. As few as there are workers would run one by one in the end:
+        // prepared ahead, they would only wait for each other.
+        let few = none_sorted && self.rule == Rule::Measured && waiting <= self.workers;
+        let share = if few { 1 } else { waiting.div_ceil(idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
+        // A share of one finds no company: it runs at once.
+        let alone = share == 1 && none_sorted;
         if alone {
             return Some(self.run(worker, lane, jobs, now));
         }
