@@ -112,6 +112,11 @@ impl Lane {
         self.unsorted.iter().map(VecDeque::len).sum()
     }
 
+    /// The inputs that have not been prepared, in no order.
+    pub(super) fn unsorted(&self) -> impl Iterator<Item = &Job> {
+        self.unsorted.iter().flatten()
+    }
+
     /// Rows that wait for their runs.
     pub(super) fn n_sorted(&self) -> usize {
         self.n_sorted

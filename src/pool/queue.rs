@@ -303,8 +303,11 @@ impl Queue {
         let (waiting, idle) = (self.lanes[lane].n_unsorted(), self.idle);
         let none_sorted = self.lanes.iter().all(|lane| lane.n_sorted() == 0);
         // Idle workers share a burst here, too. As few as there are workers would run one by one in the end:
-        // prepared ahead, they would only wait for each other.
-        let few = none_sorted && self.rule == Rule::Measured && waiting <= self.workers;
+        // prepared ahead, they would only wait for each other, which some agreed to.
+        let few = none_sorted
+            && self.rule == Rule::Measured
+            && waiting <= self.workers
+            && self.lanes[lane].unsorted().all(|job| job.terms.balance == Balance::Fast);
         let share = if few { 1 } else { waiting.div_ceil(idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
         // A share of one finds no company: it runs at once.
