@@ -32,8 +32,8 @@ const ENOUGH: f64 = 0.005;
 /// would be judged for ever by what it cost when the model loaded.
 const TRIAL: u32 = 16;
 
-/// The best batch of a shape is found anew after so many of its runs: costs move slowly, and for a small
-/// network finding it costs as much as a row.
+/// The best batch of a shape is found anew after so many of its runs: it looks at three shapes, and costs
+/// move slowly.
 const REVIEW: u32 = 4;
 
 /// Classes of inputs by their bytes, each twice as large as the one before.

@@ -300,7 +300,7 @@ impl Queue {
         let unsorted = self.lanes.iter().enumerate();
         let due = unsorted.filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
         let (_, lane) = due.min()?;
-        let (waiting, idle) = (self.lanes[lane].n_unsorted(), self.idle);
+        let waiting = self.lanes[lane].n_unsorted();
         let none_sorted = self.lanes.iter().all(|lane| lane.n_sorted() == 0);
         // Idle workers share a burst here, too. As few as there are workers would run one by one in the end:
         // prepared ahead, they would only wait for each other, which some agreed to.
@@ -308,11 +308,10 @@ impl Queue {
             && self.rule == Rule::Measured
             && waiting <= self.workers
             && self.lanes[lane].unsorted().all(|job| job.terms.balance == Balance::Fast);
-        let share = if few { 1 } else { waiting.div_ceil(idle + 1).clamp(1, SORTED_AT_ONCE) };
+        let share = if few { 1 } else { waiting.div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
-        // A share of one finds no company: it runs at once.
-        let alone = share == 1 && none_sorted;
-        if alone {
+        if share == 1 && none_sorted {
+            // It finds no company: it runs at once.
             return Some(self.run(worker, lane, jobs, now));
         }
         Some(Errand::Sort(Batch { model: Arc::clone(&self.lanes[lane].model), jobs }))
