@@ -56,7 +56,8 @@ pub(super) struct Caller {
     pub(super) arrived: Instant,
     pub(super) queued: Instant,
     pub(super) deadline: Duration,
-    /// How long after `queued` the answer was predicted, where the whole request is this row.
+    /// How long after `queued` the answer was predicted, where the whole request is this row and it waits for
+    /// nobody.
     pub(super) predicted: Option<Duration>,
     pub(super) reply: oneshot::Sender<Result<Answered, Error>>,
     /// The caller's span, so that what a worker logs names the request.

@@ -3,15 +3,12 @@
 //!
 //! Invariant: plain data. A job is in one place, and what leaves is handed out.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use crate::{
     manifest::Balance,
     pool::{
+        arrivals::Arrivals,
         job::{Job, Matter},
         model::Model,
         policy::{BucketView, Class},
@@ -22,9 +19,6 @@ use crate::{
 /// Rows that are prepared ahead of their runs, so that those of one shape find each other. More would
 /// only take memory.
 const AHEAD: usize = 256;
-
-/// Weight of the newest arrival in the time between arrivals.
-const NEWEST: f64 = 0.2;
 
 /// The lane of one model.
 pub(super) struct Lane {
@@ -40,9 +34,7 @@ struct Bucket {
     number: usize,
     class: Class,
     jobs: VecDeque<Job>,
-    /// When the last one came, and the mean time between them.
-    last: Option<Instant>,
-    gap: Duration,
+    arrivals: Arrivals,
 }
 
 impl Lane {
@@ -60,15 +52,26 @@ impl Lane {
             }
             Matter::Input { bucket, .. } => bucket.number(),
         };
-        let class = job.terms.class;
+        let bucket = self.bucket(number, job.terms.class);
+        bucket.arrivals.came(job.caller.queued);
+        insert(&mut bucket.jobs, job);
+        self.n_sorted += 1;
+    }
+
+    /// Takes in that an unsorted job runs as it came: who waits for company may have it from the next.
+    pub(super) fn passes(&mut self, job: &Job) {
+        if let Matter::Input { bucket, .. } = &job.matter {
+            self.bucket(bucket.number(), job.terms.class).arrivals.came(job.caller.queued);
+        }
+    }
+
+    fn bucket(&mut self, number: usize, class: Class) -> &mut Bucket {
         let found = self.buckets.iter().position(|bucket| bucket.number == number && bucket.class == class);
         let position = found.unwrap_or_else(|| {
-            let gap = Duration::from_secs(1);
-            self.buckets.push(Bucket { number, class, jobs: VecDeque::new(), last: None, gap });
+            self.buckets.push(Bucket { number, class, jobs: VecDeque::new(), arrivals: Arrivals::default() });
             self.buckets.len() - 1
         });
-        self.buckets[position].push(job);
-        self.n_sorted += 1;
+        &mut self.buckets[position]
     }
 
     /// When the first unsorted job of `class` is due, where more rows may be prepared ahead. Jobs of a
@@ -145,7 +148,7 @@ impl Lane {
                 arrived: first.caller.arrived,
                 since,
                 balance,
-                gap: bucket.gap,
+                arriving: bucket.arrivals.expected(),
                 curve,
                 max_rows: self.model.max_rows(),
             };
@@ -154,13 +157,23 @@ impl Lane {
     }
 
     /// Takes the first `rows` jobs of the bucket at `position`; those whose callers have gone go to `ended`.
-    pub(super) fn take(&mut self, position: usize, rows: usize, ended: &mut Vec<Job>) -> Vec<Job> {
+    pub(super) fn take(
+        &mut self,
+        position: usize,
+        rows: usize,
+        now: Instant,
+        ended: &mut Vec<Job>,
+    ) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(rows);
-        let queued = &mut self.buckets[position].jobs;
+        let bucket = &mut self.buckets[position];
         while jobs.len() < rows {
-            let Some(job) = queued.pop_front() else { break };
+            let Some(job) = bucket.jobs.pop_front() else { break };
             self.n_sorted -= 1;
             if job.caller.is_gone() { ended.push(job) } else { jobs.push(job) }
+        }
+        if let Some(first) = jobs.first() {
+            let waited = now.saturating_duration_since(first.caller.queued);
+            bucket.arrivals.ran(waited, jobs.len() - 1 + bucket.jobs.len());
         }
         jobs
     }
@@ -208,19 +221,6 @@ impl Lane {
 pub(super) enum Sorting {
     Pays,
     GainsNothing,
-}
-
-impl Bucket {
-    fn push(&mut self, job: Job) {
-        let now = job.caller.queued;
-        if let Some(last) = self.last {
-            let gap = now.saturating_duration_since(last).as_secs_f64();
-            let mean = self.gap.as_secs_f64();
-            self.gap = Duration::from_secs_f64(mean + NEWEST * (gap.min(1.0) - mean));
-        }
-        self.last = Some(now);
-        insert(&mut self.jobs, job);
-    }
 }
 
 /// Inserts a job in the order of deadlines.

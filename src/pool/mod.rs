@@ -5,10 +5,12 @@
 //! core works for it, a dropped [`ModelPool`] closes the queue and joins its threads.
 //!
 //! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
-//! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides; `worker`
-//! runs, with `sessions`, a `batch` at a time, after `warm_up`; `bell` wakes it. What is promised rests on `cost` (what
-//! rows cost), `pace` (how the machine keeps up) and `demand` (what is owed by when).
+//! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
+//! tell it whether company is expected; `worker` runs, with `sessions`, a `batch` at a time, after `warm_up`;
+//! `bell` wakes it. What is promised rests on `cost` (what rows cost), `pace` (how the machine keeps up) and
+//! `demand` (what is owed by when).
 
+mod arrivals;
 mod batch;
 mod bell;
 mod cost;

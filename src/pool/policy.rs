@@ -17,6 +17,10 @@ use crate::manifest::Balance;
 /// Nobody is held for company that saves less than one part in so many of what a row costs alone.
 const WORTH_WAITING: u32 = 20;
 
+/// Where nobody has come for so many times the mean between two arrivals, nobody is coming: of arrivals that
+/// are independent, one pause in twenty is longer.
+const SILENCE: u32 = 3;
+
 /// Which work goes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -86,11 +90,20 @@ pub struct BucketView {
     pub since: Instant,
     /// The balance of the row that is least willing to wait.
     pub balance: Balance,
-    /// How long until the next row comes, as rows have come lately.
-    pub gap: Duration,
+    /// How rows have come lately; `None` where no more are expected.
+    pub arriving: Option<Arriving>,
     pub curve: Curve,
     /// Most rows that one run of this model takes.
     pub max_rows: usize,
+}
+
+/// How rows of one bucket come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arriving {
+    /// When the last one came.
+    pub last: Instant,
+    /// The mean time between two.
+    pub gap: Duration,
 }
 
 /// What a run costs by its rows, as far as the policy needs to know.
@@ -191,18 +204,19 @@ fn hold(rule: Rule, bucket: &BucketView, now: Instant) -> Option<Instant> {
         Rule::Single | Rule::Drain => return None,
         Rule::Window { rows, wait } if bucket.queued < rows.min(bucket.max_rows) => bucket.since + wait,
         Rule::Window { .. } => return None,
-        Rule::Measured => company(bucket, now)?,
+        Rule::Measured => company(bucket)?,
     };
     Some(until).filter(|until| *until > now)
 }
 
 /// Until when company is worth waiting for: as long as the rows' callers are willing, while there is
 /// time to spare, and only where somebody is expected by then.
-fn company(bucket: &BucketView, now: Instant) -> Option<Instant> {
+fn company(bucket: &BucketView) -> Option<Instant> {
     let curve = &bucket.curve;
     if bucket.queued >= curve.best || curve.saved() <= curve.one / WORTH_WAITING {
         return None;
     }
+    let arriving = bucket.arriving?;
     let patience = match bucket.balance {
         Balance::Fast => return None,
         Balance::Balanced => curve.one,
@@ -210,6 +224,7 @@ fn company(bucket: &BucketView, now: Instant) -> Option<Instant> {
     };
     // Twice, for what was measured may be wrong.
     let latest = bucket.due.checked_sub(curve.full * 2)?;
-    let until = (bucket.since + patience).min(latest);
-    (now + bucket.gap <= until).then_some(until)
+    // The next row is a gap away, whenever one looks: it has to come in time, and not to have stayed away.
+    let in_time = (bucket.since + patience).min(latest).checked_sub(arriving.gap)?;
+    Some(in_time.min(arriving.last + arriving.gap * SILENCE))
 }

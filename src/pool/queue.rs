@@ -263,7 +263,7 @@ impl Queue {
         match self.decide(now, stretch) {
             Decision::Run { bucket, rows } => {
                 let (lane, position) = self.places[bucket];
-                let jobs = self.lanes[lane].take(position, rows, ended);
+                let jobs = self.lanes[lane].take(position, rows, now, ended);
                 self.run(worker, lane, jobs, now)
             }
             decision => {
@@ -302,16 +302,22 @@ impl Queue {
         let (_, lane) = due.min()?;
         let waiting = self.lanes[lane].n_unsorted();
         let none_sorted = self.lanes.iter().all(|lane| lane.n_sorted() == 0);
+        let hasty = |job: &Job| match self.rule {
+            Rule::Single | Rule::Drain => true,
+            Rule::Window { .. } => false,
+            Rule::Measured => self.closed || job.terms.balance == Balance::Fast,
+        };
         // Idle workers share a burst here, too. As few as there are workers would run one by one in the end:
         // prepared ahead, they would only wait for each other, which some agreed to.
         let few = none_sorted
             && self.rule == Rule::Measured
             && waiting <= self.workers
-            && self.lanes[lane].unsorted().all(|job| job.terms.balance == Balance::Fast);
+            && self.lanes[lane].unsorted().all(hasty);
         let share = if few { 1 } else { waiting.div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
-        if share == 1 && none_sorted {
-            // It finds no company: it runs at once.
+        if share == 1 && none_sorted && jobs.iter().all(hasty) {
+            // It finds no company, and waits for none: it runs at once.
+            jobs.iter().for_each(|job| self.lanes[lane].passes(job));
             return Some(self.run(worker, lane, jobs, now));
         }
         Some(Errand::Sort(Batch { model: Arc::clone(&self.lanes[lane].model), jobs }))

@@ -151,7 +151,9 @@ impl Slot {
         let (queued, span) = (Instant::now(), tracing::Span::current());
         let Self { model, shared, claim, place, held } = &mut self;
         let jobs = |forecast: Forecast| {
-            let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1);
+            // Who may wait for company is answered when it has come, which no forecast says.
+            let fast = claim.balance == Balance::Fast;
+            let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1 && fast);
             let job = |(input, charge): (Input, Duration)| {
                 let (sender, receiver) = oneshot::channel();
                 replies.push(Reply { receiver });

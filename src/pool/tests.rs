@@ -1,5 +1,6 @@
 //! The pool against an engine that a test can hold and release. No test sleeps.
 
+mod company;
 mod scheduling;
 
 use std::{

@@ -15,7 +15,7 @@ fn bucket(epoch: Instant) -> BucketView {
         arrived: epoch,
         since: epoch,
         balance: Balance::Fast,
-        gap: Duration::ZERO,
+        arriving: Some(Arriving { last: epoch, gap: MS }),
         curve: Curve { best: 8, one: 2 * MS, full: 8 * MS },
         max_rows: 32,
     }
@@ -82,12 +82,21 @@ fn batch_work_runs_from_idle_time_until_half_its_own_is_gone() {
 #[test]
 fn who_pays_less_waits_for_company_that_is_expected_in_time() {
     let epoch = Instant::now();
-    let with = |balance, gap| measured(epoch + MS, &[BucketView { balance, gap, ..bucket(epoch) }]);
+    let with = |balance, gap| {
+        let arriving = Some(Arriving { last: epoch, gap });
+        measured(epoch + MS, &[BucketView { balance, arriving, ..bucket(epoch) }])
+    };
     let run = Decision::Run { bucket: 0, rows: 1 };
-    assert_eq!(with(Balance::Fast, Duration::ZERO), run);
-    assert_eq!(with(Balance::Balanced, MS / 2), Decision::Hold { until: epoch + 2 * MS });
+    assert_eq!(with(Balance::Fast, MS), run);
+    assert_eq!(with(Balance::Balanced, MS / 2), Decision::Hold { until: epoch + 3 * MS / 2 });
     assert_eq!(with(Balance::Balanced, 2 * MS), run, "nobody would come");
-    assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Hold { until: epoch + 25 * MS });
+    assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Hold { until: epoch + 6 * MS }, "three of these");
+    assert_eq!(with(Balance::Cheap, 20 * MS), Decision::Hold { until: epoch + 5 * MS }, "room for one");
+    assert_eq!(with(Balance::Cheap, 30 * MS), run);
+    let unknown = BucketView { balance: Balance::Cheap, arriving: None, ..bucket(epoch) };
+    assert_eq!(measured(epoch, &[unknown]), run, "nobody is expected");
+    let silent = BucketView { balance: Balance::Cheap, ..bucket(epoch) };
+    assert_eq!(measured(epoch + 3 * MS, &[silent]), run, "nobody has come");
     let full = BucketView { queued: 8, balance: Balance::Cheap, ..bucket(epoch) };
     assert_eq!(measured(epoch, &[full]), Decision::Run { bucket: 0, rows: 8 });
     let urgent = BucketView { due: epoch + 16 * MS, balance: Balance::Cheap, ..bucket(epoch) };
@@ -131,7 +140,7 @@ fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
             arrived,
             since: arrived + MS * (age / 2) as u32,
             balance: kinds.1,
-            gap: MS * gap as u32,
+            arriving: (gap > 5).then(|| Arriving { last: arrived, gap: MS * (gap - 5) as u32 }),
             curve: Curve { best: best.min(max_rows), one: MS * one as u32, full: MS * (one + full) as u32 },
             max_rows,
         }
