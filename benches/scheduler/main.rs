@@ -5,14 +5,17 @@
 //! - saturated throughput (64 callers that ask again as soon as they are answered), with rows batched as
 //!   measured, one by one, greedily, and in a window of 5 ms or 32 rows;
 //! - latency and goodput (answers within 100 ms) where requests arrive at random at 0.3, 0.7, 1, 1.5 and
-//!   2 times that throughput.
+//!   2 times that throughput;
+//! - what waiting for company is worth: latency and CPU time of an answer by the balance that is asked for,
+//!   at 0.1, 0.3 and 0.6 times that throughput.
 //!
 //! Rules take turns, so that what else the machine does befalls all of them; medians of the turns are
 //! printed. All rules have Lepton's buckets of row shapes and its admission. `-- sentiment 1` measures one
-//! network with one worker, `-- saturated` the throughput alone.
+//! network with one worker, `-- saturated` and `-- balance` the first and the last of these alone.
 
 #![expect(clippy::print_stdout, reason = "a benchmark answers with tables")]
 
+mod balance;
 mod closed;
 mod open;
 #[path = "../support/picture.rs"]
@@ -49,16 +52,25 @@ const RULES: [(&str, Rule); 4] = [
 /// The networks that ship.
 const NETWORKS: [&str; 3] = ["sentiment", "face", "face-detector"];
 
+/// What callers may ask for, the default first.
+const BALANCES: [(&str, Balance); 3] =
+    [("fast", Balance::Fast), ("balanced", Balance::Balanced), ("cheap", Balance::Cheap)];
+
 /// A pool under one rule, and what it is asked.
 struct Contender {
     name: &'static str,
+    balance: Balance,
     pool: ModelPool,
     model: Arc<Model>,
     inputs: Arc<[Input]>,
 }
 
 impl Contender {
-    fn start(name: &'static str, rule: Rule, network: &str, workers: usize) -> Result<Self, Failure> {
+    async fn start(
+        (name, rule, balance): (&'static str, Rule, Balance),
+        network: &str,
+        workers: usize,
+    ) -> Result<Arc<Self>, Failure> {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let found = repository::scan(&models, TaskOptions::from(&Config::default().limits))?;
         let declared = found.into_iter().map(|found| found.declared);
@@ -67,7 +79,9 @@ impl Contender {
         let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30, rule };
         let pool = ModelPool::start(&options, declared, &Metrics::new())?;
         let model = Arc::clone(pool.model(network)?);
-        Ok(Self { name, pool, model, inputs: inputs(network)? })
+        let contender = Self { name, balance, pool, model, inputs: inputs(network)? };
+        contender.ready().await?;
+        Ok(Arc::new(contender))
     }
 
     /// Waits until the model is measured, and not only ready.
@@ -91,9 +105,14 @@ impl Contender {
         arrived: Instant,
         deadline: Duration,
     ) -> Result<Reply, lepton::error::Error> {
-        let (class, balance) = (Class::Interactive, Balance::Fast);
-        let claim =
-            Claim { arrived, deadline, weight: input.weight(), after: Duration::ZERO, class, balance };
+        let claim = Claim {
+            arrived,
+            deadline,
+            weight: input.weight(),
+            after: Duration::ZERO,
+            class: Class::Interactive,
+            balance: self.balance,
+        };
         let mut replies = self.pool.reserve(&self.model, claim)?.submit(vec![input.clone()])?;
         replies.pop().ok_or_else(|| lepton::error::Error::malformed("no reply"))
     }
@@ -128,18 +147,25 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(network: &str, workers: usize) -> Result<(), Failure> {
-    let mut contenders = Vec::new();
-    for (name, rule) in RULES {
-        let contender = Arc::new(Contender::start(name, rule, network, workers)?);
-        contender.ready().await?;
-        contenders.push(contender);
-    }
+    let only = |word: &str| std::env::args().any(|other| other == word);
     println!("## {network}, {workers} worker{}\n", if workers == 1 { "" } else { "s" });
-    let capacity = closed::measure(&contenders).await?;
-    if std::env::args().any(|word| word == "saturated") {
-        return Ok(());
+    if !only("balance") {
+        let mut contenders = Vec::new();
+        for (name, rule) in RULES {
+            contenders.push(Contender::start((name, rule, Balance::Fast), network, workers).await?);
+        }
+        let capacity = closed::measure(&contenders).await?;
+        if only("saturated") {
+            return Ok(());
+        }
+        open::measure(&contenders, capacity).await?;
     }
-    open::measure(&contenders, capacity).await
+    let mut contenders = Vec::new();
+    for (name, balance) in BALANCES {
+        contenders.push(Contender::start((name, Rule::Measured, balance), network, workers).await?);
+    }
+    let capacity = closed::measure(&contenders[..1]).await?;
+    balance::measure(&contenders, capacity).await
 }
 
 /// The order in which `n` contenders take their turns in a round: each goes first in every nth.

@@ -22,13 +22,16 @@ const DEADLINE: Duration = Duration::from_millis(100);
 
 /// What came of the requests of one turn.
 #[derive(Default)]
-struct Outcome {
+pub(crate) struct Outcome {
     offered: usize,
     refused: usize,
     /// Accepted, and then late or not answered.
     broken: usize,
     /// Seconds, of those that were answered in time.
     latencies: Vec<f64>,
+    /// CPU seconds that answers cost, and the rows of the runs that they were in, summed over them.
+    cpu: f64,
+    batches: usize,
     elapsed: f64,
 }
 
@@ -37,7 +40,21 @@ impl Outcome {
         self.latencies.len() as f64 / self.elapsed
     }
 
-    fn percentile(&mut self, share: f64) -> f64 {
+    pub(crate) fn cpu_per_answer(&self) -> f64 {
+        self.cpu / self.latencies.len() as f64
+    }
+
+    pub(crate) fn rows_per_run(&self) -> f64 {
+        self.batches as f64 / self.latencies.len() as f64
+    }
+
+    /// The share of requests that were answered in time.
+    pub(crate) fn in_time(&self) -> f64 {
+        self.latencies.len() as f64 / self.offered as f64
+    }
+
+    /// Milliseconds within which this share of the answers came.
+    pub(crate) fn percentile(&mut self, share: f64) -> f64 {
         self.latencies.sort_by(f64::total_cmp);
         let position = (self.latencies.len() as f64 * share) as usize;
         self.latencies.get(position).copied().unwrap_or(f64::NAN) * 1e3
@@ -53,7 +70,7 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
         let mut outcomes: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
             for n in order(round, contenders.len()) {
-                outcomes[n].push(turn(&contenders[n], load * capacity, round as u64).await?);
+                outcomes[n].push(turn(&contenders[n], load * capacity, round as u64, ROUND).await?);
             }
         }
         let p50s: Vec<Vec<f64>> = outcomes
@@ -86,27 +103,36 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
     Ok(())
 }
 
-/// Offers `rate` requests a second for a while.
-async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcome, Failure> {
+/// Offers `rate` requests a second for the `time`.
+pub(crate) async fn turn(
+    contender: &Arc<Contender>,
+    rate: f64,
+    seed: u64,
+    time: Duration,
+) -> Result<Outcome, Failure> {
     let rate = Rate::per_second(rate).ok_or("a load without a rate")?;
     let arrivals = Arrivals::Poisson { rate, seed };
     let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Reply)>();
     let offering = Arc::clone(contender);
     let generator = thread::Builder::new()
         .name("arrivals".to_owned())
-        .spawn(move || offer(&offering, &arrivals, &sender))?;
+        .spawn(move || offer(&offering, &arrivals, time, &sender))?;
     let mut answers = tokio::task::JoinSet::new();
     while let Some((intended, reply)) = receiver.recv().await {
-        answers.spawn(async move { (reply.await.is_ok(), intended.elapsed()) });
+        answers.spawn(async move { (reply.await.ok().map(|answered| answered.cost), intended.elapsed()) });
     }
     let (mut outcome, began) = generator.join().map_err(|_| "the generator panicked")?;
     while let Some(answer) = answers.join_next().await {
         match answer? {
-            (true, took) if took <= DEADLINE => outcome.latencies.push(took.as_secs_f64()),
+            (Some(cost), took) if took <= DEADLINE => {
+                outcome.latencies.push(took.as_secs_f64());
+                outcome.cpu += cost.cpu.as_secs_f64();
+                outcome.batches += cost.batch;
+            }
             _ => outcome.broken += 1,
         }
     }
-    outcome.elapsed = began.elapsed().as_secs_f64().min(ROUND.as_secs_f64());
+    outcome.elapsed = began.elapsed().as_secs_f64().min(time.as_secs_f64());
     Ok(outcome)
 }
 
@@ -114,11 +140,12 @@ async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcom
 fn offer(
     contender: &Contender,
     arrivals: &Arrivals,
+    time: Duration,
     replies: &mpsc::UnboundedSender<(Instant, Reply)>,
 ) -> (Outcome, Instant) {
     let mut outcome = Outcome::default();
     let began = Instant::now();
-    for offset in arrivals.schedule().take_while(|offset| *offset <= ROUND) {
+    for offset in arrivals.schedule().take_while(|offset| *offset <= time) {
         let intended = began + offset;
         let now = Instant::now();
         if intended > now {
