@@ -26,10 +26,8 @@ COPY --from=build /image /
 WORKDIR /
 # Nobody by number: an image without /etc/passwd has no names.
 USER 65532:65532
-# The allocator gives memory back after 10 ms instead of a second: containers are small.
 ENV LEPTON_SERVER_LISTEN=0.0.0.0:8080 \
-    LEPTON_MODELS_DIR=/models \
-    MIMALLOC_PURGE_DELAY=10
+    LEPTON_MODELS_DIR=/models
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=2s --retries=3 CMD ["/lepton", "health"]

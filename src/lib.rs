@@ -15,11 +15,7 @@
 //!
 //! Imports run downwards only; `tests/it/architecture.rs` holds this.
 
-/// Small allocations that another thread frees are a seventh of a request's CPU time with the C library's
-/// own allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
+mod allocator;
 mod calendar;
 pub mod cli;
 pub mod config;

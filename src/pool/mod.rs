@@ -7,7 +7,7 @@
 //! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
 //! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
 //! tell it whether company is expected; `worker` runs, with `sessions`, a `batch` at a time, after `warm_up`;
-//! `bell` wakes it. What is promised rests on `cost` (what rows cost), `pace` (how the machine keeps up) and
+//! `bell` wakes it, and it is `tidy` when it has nothing to do. What is promised rests on `cost` (what rows cost), `pace` (how the machine keeps up) and
 //! `demand` (what is owed by when).
 
 mod arrivals;
@@ -28,6 +28,7 @@ mod shared;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod warm_up;
 mod worker;
 

@@ -10,15 +10,19 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::pool::{
-    LoadModel,
-    bell::Bell,
-    demand::{Ask, Forecast},
-    job::Job,
-    model::{self, Model, State},
-    place::Room,
-    policy::{Class, Rule},
-    queue::{Chore, Done, Errand, Queue, Rests},
+use crate::{
+    allocator::{self, GiveBack},
+    pool::{
+        LoadModel,
+        bell::Bell,
+        demand::{Ask, Forecast},
+        job::Job,
+        model::{self, Model, State},
+        place::Room,
+        policy::{Class, Rule},
+        queue::{Chore, Done, Errand, Queue, Rests},
+        tidy::Tidy,
+    },
 };
 
 /// What slots, workers and the pool share.
@@ -202,17 +206,20 @@ impl Shared {
     }
 
     /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave.
-    pub(super) fn next(&self, worker: usize, done: Done) -> Option<Errand> {
+    pub(super) fn next(&self, worker: usize, done: Done, tidy: &mut Tidy) -> Option<Errand> {
         let mut queue = self.queue();
-        queue.finish(worker, done, Instant::now());
+        let mut now = Instant::now();
+        queue.finish(worker, done, now);
+        tidy.worked(now);
         loop {
-            let (errand, ended) = queue.take(worker, Instant::now());
+            let (errand, ended) = queue.take(worker, now);
             if !ended.is_empty() {
                 drop(queue);
                 ended.into_iter().for_each(Job::end);
                 queue = self.queue();
                 if matches!(errand, Errand::Rest(_)) {
                     // Work may have come while the lock was free, and its signal with it.
+                    now = Instant::now();
                     continue;
                 }
             }
@@ -223,7 +230,12 @@ impl Shared {
                     self.bell.ring_now(1);
                     return None;
                 }
-                Errand::Rest(until) => queue = self.rest(queue, until),
+                Errand::Rest(None) if tidy.is_due(now) => {
+                    drop(queue);
+                    allocator::give_back(GiveBack::Old);
+                    queue = self.queue();
+                }
+                Errand::Rest(until) => queue = self.rest(queue, until.or(tidy.due())),
                 errand => {
                     if queue.idle() > 0 && !queue.is_empty() {
                         self.bell.ring_now(1);
@@ -231,6 +243,7 @@ impl Shared {
                     return Some(errand);
                 }
             }
+            now = Instant::now();
         }
     }
 

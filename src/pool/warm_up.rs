@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    allocator::{self, GiveBack},
     engine::{Session, run_rows},
     pool::{
         Loaded, batch,
@@ -95,6 +96,8 @@ pub(super) fn load(
     sessions: &mut Sessions,
 ) -> Result<(), String> {
     let loaded = batch::guarded(load).map_err(|panic| format!("loading panicked: {panic}"))??;
+    // Reading a file and packing its weights takes several times what is kept of it, and the next is read now.
+    allocator::give_back(GiveBack::All);
     let loaded = model.set_loaded(loaded);
     let samples = batch::guarded(|| loaded.task.samples())
         .map_err(|panic| format!("making samples panicked: {panic}"))?;

@@ -17,6 +17,7 @@ use crate::pool::{
     queue::{Chore, Done, Errand},
     sessions::Sessions,
     shared::Shared,
+    tidy::Tidy,
     warm_up,
 };
 
@@ -60,8 +61,8 @@ impl Workers {
 fn work(worker: usize, shared: &Shared) {
     step_back();
     let mut sessions = Sessions::new(shared.models().len());
-    let (mut done, mut shift) = (Done::Nothing, Meter::start());
-    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing)) {
+    let (mut done, mut shift, mut tidy) = (Done::Nothing, Meter::start(), Tidy::default());
+    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), &mut tidy) {
         match errand {
             Errand::Run(batch) => {
                 done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));

@@ -21,6 +21,8 @@ mod golden;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod photos;
 #[cfg(test)]
 mod soak;
