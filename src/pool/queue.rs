@@ -27,6 +27,10 @@ use crate::{
 const SORTED_AT_ONCE: usize = 16;
 const SORTED_BYTES: usize = 32 << 10;
 
+/// Fewer inputs of unknown shape than so many for each worker run one by one as they come, where nobody agreed
+/// to wait: they seldom find another of their shape among them, and prepared ahead only wait for each other.
+const FEW: usize = 2;
+
 /// The least time between two looks at every job.
 const BETWEEN_SWEEPS: Duration = Duration::from_millis(10);
 
@@ -307,11 +311,10 @@ impl Queue {
             Rule::Window { .. } => false,
             Rule::Measured => self.closed || job.terms.balance == Balance::Fast,
         };
-        // Idle workers share a burst here, too. As few as there are workers would run one by one in the end:
-        // prepared ahead, they would only wait for each other, which some agreed to.
+        // Idle workers share a burst here, too.
         let few = none_sorted
             && self.rule == Rule::Measured
-            && waiting <= self.workers
+            && waiting < FEW * self.workers
             && self.lanes[lane].unsorted().all(hasty);
         let share = if few { 1 } else { waiting.div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
