@@ -10,19 +10,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{
-    allocator::{self, GiveBack},
-    pool::{
-        LoadModel,
-        bell::Bell,
-        demand::{Ask, Forecast},
-        job::Job,
-        model::{self, Model, State},
-        place::Room,
-        policy::{Class, Rule},
-        queue::{Chore, Done, Errand, Queue, Rests},
-        tidy::Tidy,
-    },
+use crate::pool::{
+    LoadModel,
+    bell::Bell,
+    demand::{Ask, Forecast},
+    job::Job,
+    model::{self, Model, State},
+    place::Room,
+    policy::{Class, Rule},
+    queue::{Chore, Done, Errand, Queue, Rests},
 };
 
 /// What slots, workers and the pool share.
@@ -205,12 +201,12 @@ impl Shared {
         self.announce();
     }
 
-    /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave.
-    pub(super) fn next(&self, worker: usize, done: Done, tidy: &mut Tidy) -> Option<Errand> {
+    /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave. Where there
+    /// is nothing to do, and from `due` on, that is the errand.
+    pub(super) fn next(&self, worker: usize, done: Done, due: Option<Instant>) -> Option<Errand> {
         let mut queue = self.queue();
         let mut now = Instant::now();
         queue.finish(worker, done, now);
-        tidy.worked(now);
         loop {
             let (errand, ended) = queue.take(worker, now);
             if !ended.is_empty() {
@@ -230,12 +226,8 @@ impl Shared {
                     self.bell.ring_now(1);
                     return None;
                 }
-                Errand::Rest(None) if tidy.is_due(now) => {
-                    drop(queue);
-                    allocator::give_back(GiveBack::Old);
-                    queue = self.queue();
-                }
-                Errand::Rest(until) => queue = self.rest(queue, until.or(tidy.due())),
+                Errand::Rest(None) if due.is_some_and(|due| due <= now) => return Some(errand),
+                Errand::Rest(until) => queue = self.rest(queue, until.or(due)),
                 errand => {
                     if queue.idle() > 0 && !queue.is_empty() {
                         self.bell.ring_now(1);

@@ -8,17 +8,21 @@ use std::{
     io,
     sync::Arc,
     thread::{Builder, JoinHandle},
+    time::Instant,
 };
 
-use crate::pool::{
-    batch,
-    meter::Meter,
-    model::State,
-    queue::{Chore, Done, Errand},
-    sessions::Sessions,
-    shared::Shared,
-    tidy::Tidy,
-    warm_up,
+use crate::{
+    allocator::{self, GiveBack},
+    pool::{
+        batch,
+        meter::Meter,
+        model::State,
+        queue::{Chore, Done, Errand},
+        sessions::Sessions,
+        shared::Shared,
+        tidy::Tidy,
+        warm_up,
+    },
 };
 
 /// How much less the workers are to be scheduled than the threads that move bytes, so that these answer
@@ -62,10 +66,11 @@ fn work(worker: usize, shared: &Shared) {
     step_back();
     let mut sessions = Sessions::new(shared.models().len());
     let (mut done, mut shift, mut tidy) = (Done::Nothing, Meter::start(), Tidy::default());
-    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), &mut tidy) {
+    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), tidy.due()) {
         match errand {
             Errand::Run(batch) => {
                 done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));
+                tidy.worked(Instant::now());
                 continue;
             }
             Errand::Sort(batch) => done = batch::sort(batch),
@@ -82,8 +87,17 @@ fn work(worker: usize, shared: &Shared) {
                     tracing::error!(model = %model.name(), reason, "a warm-up run failed");
                 }
             }
-            Errand::Rest(_) | Errand::Leave => {}
+            Errand::Rest(_) => {
+                if tidy.is_due(Instant::now()) {
+                    allocator::give_back(GiveBack::Old);
+                }
+                // No run pays for it.
+                shift = Meter::start();
+                continue;
+            }
+            Errand::Leave => {}
         }
+        tidy.worked(Instant::now());
         shift = Meter::start();
     }
 }
