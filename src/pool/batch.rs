@@ -25,6 +25,9 @@ use crate::{
     tensor::Tensors,
 };
 
+/// Wall time of preparing that is taken for CPU time: the system takes a good part of it to tell the difference.
+const BRIEF: Duration = Duration::from_micros(20);
+
 /// A prepared row and who waits for it.
 struct Ready {
     caller: Caller,
@@ -77,10 +80,17 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
     };
     let mut rows: Vec<Ready> =
         jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut run.report)).collect();
-    if rows.iter().any(|row| row.row.prepare.cpu.is_zero()) {
-        let spent = run.meter.lap();
+    let unknown = |row: &&mut Ready| row.row.prepare.cpu.is_zero();
+    let wall: Duration = rows.iter_mut().filter(unknown).map(|row| row.row.prepare.wall).sum();
+    if !wall.is_zero() {
+        let spent = if wall < BRIEF {
+            run.meter.leave_out(wall);
+            Spent { wall, cpu: wall }
+        } else {
+            run.meter.lap()
+        };
         run.of_rows += spent.cpu;
-        for row in rows.iter_mut().filter(|row| row.row.prepare.cpu.is_zero()) {
+        for row in rows.iter_mut().filter(unknown) {
             row.row.prepare = spent.part(row.row.prepare.wall);
         }
     }

@@ -38,6 +38,12 @@ impl Meter {
         Spent { wall: self.wall.elapsed(), cpu: thread_cpu().saturating_sub(self.cpu) }
     }
 
+    /// Leaves out what took `time` of the processor, and is counted elsewhere.
+    pub(super) fn leave_out(&mut self, time: Duration) {
+        self.wall += time;
+        self.cpu += time;
+    }
+
     /// Reads, and measures from here on.
     pub(super) fn lap(&mut self) -> Spent {
         let now = Self::start();
