@@ -1,14 +1,13 @@
 //! What it is worth to wait: latency and cost of an answer by the balance that its caller asks for, where
 //! requests arrive at random and workers have time to spare.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{Contender, Failure, median, open, order};
 
 /// Offered load, as shares of the saturated throughput.
 const LOADS: [f64; 3] = [0.1, 0.3, 0.6];
 const ROUNDS: usize = 9;
-const ROUND: Duration = Duration::from_millis(600);
 
 /// Prints a line per load and contender.
 pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Result<(), Failure> {
@@ -20,7 +19,7 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
         let mut outcomes: Vec<Vec<open::Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..=ROUNDS {
             for n in order(round, contenders.len()) {
-                let outcome = open::turn(&contenders[n], load * capacity, round as u64, ROUND).await?;
+                let outcome = open::turn(&contenders[n], load * capacity, round as u64).await?;
                 // In the first round they learn how rows come.
                 if round > 0 {
                     outcomes[n].push(outcome);

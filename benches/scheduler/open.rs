@@ -70,7 +70,7 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
         let mut outcomes: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..rounds {
             for n in order(round, contenders.len()) {
-                outcomes[n].push(turn(&contenders[n], load * capacity, round as u64, ROUND).await?);
+                outcomes[n].push(turn(&contenders[n], load * capacity, round as u64).await?);
             }
         }
         let p50s: Vec<Vec<f64>> = outcomes
@@ -103,20 +103,15 @@ pub(crate) async fn measure(contenders: &[Arc<Contender>], capacity: f64) -> Res
     Ok(())
 }
 
-/// Offers `rate` requests a second for the `time`.
-pub(crate) async fn turn(
-    contender: &Arc<Contender>,
-    rate: f64,
-    seed: u64,
-    time: Duration,
-) -> Result<Outcome, Failure> {
+/// Offers `rate` requests a second for a while.
+pub(crate) async fn turn(contender: &Arc<Contender>, rate: f64, seed: u64) -> Result<Outcome, Failure> {
     let rate = Rate::per_second(rate).ok_or("a load without a rate")?;
     let arrivals = Arrivals::Poisson { rate, seed };
     let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Reply)>();
     let offering = Arc::clone(contender);
     let generator = thread::Builder::new()
         .name("arrivals".to_owned())
-        .spawn(move || offer(&offering, &arrivals, time, &sender))?;
+        .spawn(move || offer(&offering, &arrivals, &sender))?;
     let mut answers = tokio::task::JoinSet::new();
     while let Some((intended, reply)) = receiver.recv().await {
         answers.spawn(async move { (reply.await.ok().map(|answered| answered.cost), intended.elapsed()) });
@@ -132,7 +127,7 @@ pub(crate) async fn turn(
             _ => outcome.broken += 1,
         }
     }
-    outcome.elapsed = began.elapsed().as_secs_f64().min(time.as_secs_f64());
+    outcome.elapsed = began.elapsed().as_secs_f64().min(ROUND.as_secs_f64());
     Ok(outcome)
 }
 
@@ -140,12 +135,11 @@ pub(crate) async fn turn(
 fn offer(
     contender: &Contender,
     arrivals: &Arrivals,
-    time: Duration,
     replies: &mpsc::UnboundedSender<(Instant, Reply)>,
 ) -> (Outcome, Instant) {
     let mut outcome = Outcome::default();
     let began = Instant::now();
-    for offset in arrivals.schedule().take_while(|offset| *offset <= time) {
+    for offset in arrivals.schedule().take_while(|offset| *offset <= ROUND) {
         let intended = began + offset;
         let now = Instant::now();
         if intended > now {
