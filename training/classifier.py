@@ -14,21 +14,24 @@ from faces import LABELS, SIDE
 
 
 class Shape(NamedTuple):
-    """Channels of each stage, each at half the side of the one before, and the residual blocks in it."""
+    """Channels of each stage, each at half the side of the one before, and the residual blocks in it.
+
+    Blocks of a stage after its second are narrower inside.
+    """
 
     widths: tuple[int, ...] = (32, 96, 160)
-    blocks: tuple[int, ...] = (1, 1, 2)
-    side: int = SIDE
+    blocks: tuple[int, ...] = (1, 1, 3)
+    inside: int = 96
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, inside: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.first = nn.Conv2d(inputs, inside, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(inside)
+        self.second = nn.Conv2d(inside, outputs, 3, 1, 1, bias=False)
         self.second_norm = nn.BatchNorm2d(outputs)
         self.shortcut, self.shortcut_norm = nn.Identity(), nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -41,7 +44,7 @@ class Block(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """A small residual network of plain dense convolutions: [n, 1, side, side] to [n, 8]."""
+    """A small residual network of plain dense convolutions: [n, 1, 48, 48] to [n, 8]."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -52,7 +55,8 @@ class FaceNet(nn.Module):
         self.blocks = nn.Sequential()
         for stage, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
             for block in range(count):
-                self.blocks.append(Block(inputs, width, 2 if stage > 0 and block == 0 else 1))
+                inside = width if block < 2 else shape.inside
+                self.blocks.append(Block(inputs, inside, width, 2 if stage > 0 and block == 0 else 1))
                 inputs = width
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(0.25)
@@ -78,5 +82,4 @@ def fold(model: FaceNet) -> FaceNet:
 
 def mega_flop(model: FaceNet) -> float:
     """Millions of floating-point operations (two per multiply-add) for one image."""
-    side = model.shape.side
-    return common.flop(model, torch.zeros(1, 1, side, side)) / 1e6
+    return common.flop(model, torch.zeros(1, 1, SIDE, SIDE)) / 1e6

@@ -210,9 +210,10 @@ def write(path: Path, content: str | bytes) -> None:
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Keep the state of a run, as `torch.load` reads it."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write(path, buffer.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.save(dict(state), temporary)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,7 +7,7 @@ import copy
 import json
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -16,13 +16,18 @@ from torch.nn import functional as F
 
 import common
 from classifier import FaceNet, Shape, fold, mega_flop
-from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise
+from faces import LABELS, MEAN, SIDE, STD, Faces, View, augment, load, look, mix, mixed, normalise
+from tutors import Public
 
 EPOCHS = 80          # of the first round
-AGAIN_EPOCHS = 24    # of the second
+PUBLIC_EPOCHS = 7    # of the public tutor
+LESSON_EPOCHS = 50   # of the second round
 CALM_STRENGTH = 0.5
 OPINION = 0.4  # share of the target that the network's own earlier answers have at the end of the first round
-TRUST = 0.7    # share of the target that the network of the first round has in the second
+TRUST = 0.7    # share of the target that the tutors have in the second, the votes the rest
+LESSONS = 12   # views of each face that the tutors look at
+CALM_LESSONS = 8  # of them weaker and not blended
+SOME = 256     # faces that show the public tutor what its maps look like
 BATCH = 128
 STEEPEST = 2.0  # norm of a gradient
 WEIGHT_DECAY = 5e-4
@@ -48,41 +53,91 @@ class Round(NamedTuple):
     growth: tuple[tuple[float, int], ...]  # until this share of the steps faces are so small: less than half the work
     calm: float  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
     drop: float
+    tuned: bool = False  # goes on from trained weights: in small steps of AdamW
 
-    def side(self, done: float, side: int) -> int:
+    def side(self, done: float) -> int:
         """How large faces are after this share of the steps."""
-        small = next((small for share, small in self.growth if done < share), SIDE)
-        return small * side // SIDE // 8 * 8
+        return next((small for share, small in self.growth if done < share), SIDE)
 
 
 def first_round(epochs: int) -> Round:
-    """From nothing, on small faces to begin with."""
+    """From nothing, on small faces to begin with, by votes alone."""
     return Round("first", epochs, 0.1, ((0.5, 32), (0.75, 40)), 0.8375, 0.25)
 
 
+def public_round(epochs: int) -> Round:
+    """The public tutor, from weights that know faces, by votes alone."""
+    return Round("public", epochs, 7e-4, (), 0.75, 0.3, tuned=True)
+
+
 def second_round(epochs: int) -> Round:
-    """On from the first round, which is the tutor now."""
-    return Round("second", min(epochs, AGAIN_EPOCHS), 0.03, (), 0.8, 0.1)
+    """On from the first round, by what the tutors think and the votes."""
+    return Round("second", epochs, 0.05, (), 0.3, 0.1)
 
 
-class Run:
-    """Everything that changes while a network is trained, so that a run can stop and go on."""
+class Votes:
+    """Views drawn anew for each batch, with the shares of votes; for who has no tutor."""
 
-    def __init__(self, model: FaceNet, votes: torch.Tensor, rate: float) -> None:
+    def __init__(self, faces: Faces) -> None:
+        self.pixels, self.votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
         # Ten votes are a rough measure: what was answered to other views of the same face smooths them.
-        self.opinions = votes.clone()
-        self.model = model.train().to(memory_format=torch.channels_last)
-        self.average = common.Average(self.model, 0.998)
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
-                                         lr=rate, momentum=0.9, nesterov=True)
-        self.epoch = 0
+        self.opinions = self.votes.clone()
+
+    def batch(self, chosen: torch.Tensor, _epoch: int, side: int, done: float, calm: bool
+              ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the chosen faces in pixels of `side`, and what is to be answered."""
+        x = augment(self.pixels[chosen], side, CALM_STRENGTH if calm else 1.0)
+        target = self.votes[chosen].lerp(self.opinions[chosen], OPINION * done)
+        return (x, target) if calm else mix(x, target)
 
     def hear(self, chosen: torch.Tensor, logits: torch.Tensor) -> None:
         """Remember the answers to the faces of a batch that were not blended with others."""
         plain = slice(mixed(len(chosen)), None)
         self.opinions[chosen[plain]] = self.opinions[chosen[plain]].lerp(logits[plain].softmax(1), 0.4)
+
+
+def calm_of(views: int) -> int:
+    """How many of so many views, the last ones, are weaker and not blended."""
+    return views * CALM_LESSONS // LESSONS
+
+
+class Lessons(NamedTuple):
+    """Views that tutors looked at: `pixels` [views, n, 48, 48] uint8, what they and the voters say [views, n, 8]."""
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    opinions: torch.Tensor = torch.empty(0)
+
+    def batch(self, chosen: torch.Tensor, epoch: int, side: int, _done: float, calm: bool
+              ) -> tuple[torch.Tensor, torch.Tensor]:
+        """This epoch's view of the chosen faces, some of them mirrored, in pixels of `side`."""
+        views, calm_views = len(self.pixels), calm_of(len(self.pixels))
+        view = views - calm_views + epoch % calm_views if calm else epoch % (views - calm_views)
+        x = normalise(self.pixels[view][chosen])
+        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3))
+        if side < SIDE:
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        return x, self.targets[view][chosen].float()
+
+    def hear(self, _chosen: torch.Tensor, _logits: torch.Tensor) -> None:
+        """What is learnt from tutors does not depend on earlier answers."""
+
+
+class Run:
+    """Everything that changes while a network is trained, so that a run can stop and go on."""
+
+    def __init__(self, model: nn.Module, plan: Round) -> None:
+        self.model = model.train().to(memory_format=torch.channels_last)
+        self.average = common.Average(self.model, 0.998)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        if plan.tuned:
+            self.optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05},
+                                                {"params": plain, "weight_decay": 0.0}], lr=plan.rate)
+        else:
+            self.optimiser = torch.optim.SGD([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain}],
+                                             lr=plan.rate, momentum=0.9, nesterov=True)
+        self.epoch = 0
 
     def learn(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, float]:
         """One step: the answers before it, and their loss."""
@@ -95,89 +150,99 @@ class Run:
         self.average.update(self.model)
         return logits.detach(), loss.item()
 
-    def save(self, path: Path, clock: common.Clock) -> None:
+    def save(self, path: Path, source: Votes | Lessons, clock: common.Clock) -> None:
         """Keep the state after a whole epoch."""
         common.save(path, {"epoch": self.epoch, "minutes": clock.minutes(), "model": self.model.state_dict(),
                            "steps": self.average.steps, "average": self.average.model.state_dict(),
-                           "optimiser": self.optimiser.state_dict(), "opinions": self.opinions,
+                           "optimiser": self.optimiser.state_dict(), "opinions": source.opinions,
                            "random": torch.get_rng_state()})
 
-    def restore(self, path: Path, clock: common.Clock) -> None:
+    def restore(self, path: Path, source: Votes | Lessons, clock: common.Clock) -> None:
         """Go back to where `save` was."""
         state = torch.load(path)
         clock.resume(state["minutes"])
-        self.epoch, self.opinions = state["epoch"], state["opinions"]
+        self.epoch = state["epoch"]
+        source.opinions.copy_(state["opinions"])
         self.model.load_state_dict(state["model"])
         self.average.resume(state["average"], state["steps"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
 
 
-def answers(model: FaceNet, x: torch.Tensor) -> torch.Tensor:
+def answers(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Logits, by convolutions in bf16: they take the matrix units of the processor where it has them."""
     with torch.autocast("cpu", torch.bfloat16):
         return model(x.contiguous(memory_format=torch.channels_last)).float()
 
 
-@torch.no_grad()
-def advice(tutor: FaceNet, x: torch.Tensor) -> torch.Tensor:
-    """What a trained network thinks of faces, each seen as it is and mirrored."""
-    return (answers(tutor, x).softmax(1) + answers(tutor, x.flip(3)).softmax(1)) / 2
+def train(model: nn.Module, source: Votes | Lessons, n: int, valid: Faces, plan: Round, clock: common.Clock,
+          kept: Path | None) -> nn.Module:
+    """Train a network for one round on n faces and return the averaged weights.
 
-
-def train(model: FaceNet, tutor: FaceNet | None, faces: Faces, valid: Faces, plan: Round, clock: common.Clock,
-          kept: Path | None) -> FaceNet:
-    """Train a network for one round on the distribution of votes and return the averaged weights.
-
-    With a `tutor` the target is mostly what this thinks of the very view that the network learns from
-    ("Born Again Neural Networks", Furlanello et al. 2018). With `kept` the run goes on from the epoch that
-    this file holds, and leaves each epoch there.
+    With `kept` the run goes on from the epoch that this file holds, and leaves each epoch there.
     """
-    pixels, votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
     model.drop.p = plan.drop
-    run = Run(model, votes, plan.rate)
+    run = Run(model, plan)
     if kept is not None and kept.exists():
-        run.restore(kept, clock)
-        clock.log(f"going on after epoch {run.epoch} of the {plan.name} round")
-    per_epoch = len(pixels) // BATCH
+        run.restore(kept, source, clock)
+        clock.log(f"going on after epoch {run.epoch} of {plan.name}")
+    per_epoch = n // BATCH
     steps = plan.epochs * per_epoch
     while run.epoch < plan.epochs:
-        order = torch.randperm(len(pixels))[:per_epoch * BATCH]
+        order = torch.randperm(n)[:per_epoch * BATCH]
         losses = []
         for step, chosen in enumerate(order.split(BATCH), run.epoch * per_epoch):
             for group in run.optimiser.param_groups:
                 group["lr"] = plan.rate * common.cosine(step, steps, min(400, steps // 8 + 1))
             done = step / steps
             calm = done >= plan.calm
-            x = augment(pixels[chosen], plan.side(done, model.shape.side), CALM_STRENGTH if calm else 1.0)
-            target = votes[chosen]
-            if tutor is None:
-                target = target.lerp(run.opinions[chosen], OPINION * done)
-            if not calm:
-                x, target = mix(x, target)
-            if tutor is not None:
-                target = target.lerp(advice(tutor, x), TRUST)
+            x, target = source.batch(chosen, run.epoch, plan.side(done), done, calm)
             logits, loss = run.learn(x, target)
-            if tutor is None:
-                run.hear(chosen, logits)
+            if not calm:
+                source.hear(chosen, logits)
             losses.append(loss)
         run.epoch += 1
         logits = predict(run.average.model, valid)
-        clock.log(f"{plan.name} round, epoch {run.epoch}/{plan.epochs}: loss {np.mean(losses):.4f}, "
+        clock.log(f"{plan.name}, epoch {run.epoch}/{plan.epochs}: loss {np.mean(losses):.4f}, "
                   f"valid {vote_loss(logits, valid):.4f}, {common.accuracy(logits, valid.labels):.4f}")
         if kept is not None:
-            run.save(kept, clock)
+            run.save(kept, source, clock)
     return run.average.model.to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
-def predict(model: FaceNet, faces: Faces) -> np.ndarray:
+def draw_lessons(tutors: Sequence[nn.Module], faces: Faces, views: int, clock: common.Clock, kept: Path | None
+                 ) -> Lessons:
+    """Views of every face, as a network without tutors would learn from, and what the tutors think of each.
+
+    The tutors look at the very pixels that are learnt from, and much longer is learnt from them than from votes
+    ("Knowledge distillation: A good teacher is patient and consistent", Beyer et al. 2022).
+    """
+    if kept is not None and kept.exists():
+        return Lessons(**torch.load(kept))
+    n = len(faces.pixels)
+    lessons = Lessons(torch.empty(views, n, SIDE, SIDE, dtype=torch.uint8),
+                      torch.empty(views, n, len(LABELS), dtype=torch.float16))
+    source = Votes(faces)
+    for view in range(views):
+        for chosen in torch.randperm(n).split(BATCH):
+            x, votes = source.batch(chosen, 0, SIDE, 0.0, view >= views - calm_of(views))
+            pixels = (x.squeeze(1) * STD + MEAN).mul_(255).round_().clamp_(0, 255).byte()
+            x = normalise(pixels)
+            advice = torch.stack([answers(tutor, x).softmax(1) for tutor in tutors]).mean(0)
+            lessons.pixels[view, chosen] = pixels
+            lessons.targets[view, chosen] = votes.lerp(advice, TRUST).half()
+        clock.log(f"lessons: {view + 1} of {views} views")
+    if kept is not None:
+        common.save(kept, lessons._asdict())
+    return lessons
+
+
+@torch.no_grad()
+def predict(model: nn.Module, faces: Faces) -> np.ndarray:
     """Logits of every face."""
     model.eval()
-    side = (model.shape.side, model.shape.side)
-    parts = (normalise(part) for part in torch.from_numpy(faces.pixels).split(256))
-    return np.concatenate([model(x if x.shape[2:] == side else F.interpolate(x, side, mode="bilinear")).numpy()
-                           for x in parts])
+    return np.concatenate([model(normalise(part)).numpy() for part in torch.from_numpy(faces.pixels).split(256)])
 
 
 def vote_loss(logits: np.ndarray, faces: Faces) -> float:
@@ -187,7 +252,7 @@ def vote_loss(logits: np.ndarray, faces: Faces) -> float:
 
 def stages(shape: Shape) -> str:
     """The stages in words."""
-    sides = (shape.side // 2 ** (stage + 1) for stage in range(len(shape.widths)))
+    sides = (SIDE // 2 ** (stage + 1) for stage in range(len(shape.widths)))
     return ", ".join(f"{count} of {width} channels at {side}x{side}"
                      for count, width, side in zip(shape.blocks, shape.widths, sides))
 
@@ -222,17 +287,31 @@ def golden(model: FaceNet) -> dict:
     return {"input": "image", "shape": [1, 1, SIDE, SIDE], "formula": GOLDEN_FORMULA, "tolerance": 1e-3, "cases": cases}
 
 
-def trained(faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock) -> FaceNet:
-    """Both rounds, or what an earlier run with the same flags left of them to do."""
-    model, tutor = FaceNet(Shape()), None
-    for plan in (first_round(options.epochs), second_round(options.epochs)):
-        kept = options.cache / f"face-{plan.name}-{options.epochs}-{options.seed}.pt"
-        model = train(model, tutor, faces, valid, plan, clock, None if options.smoke else kept)
-        tutor = copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
-    return model
+def trained(faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock
+            ) -> tuple[FaceNet, dict[str, str]]:
+    """The network that learnt from its tutors, and what each of those recognises.
+
+    What an earlier run with the same flags has done already is not done again.
+    """
+
+    def kept(name: str) -> Path | None:
+        return None if options.smoke else options.cache / f"face-{name}-{options.epochs}-{options.seed}.pt"
+
+    n = len(faces.pixels)
+    some = augment(torch.from_numpy(faces.pixels[:SOME]), SIDE, CALM_STRENGTH)
+    public = Public(options.data.parent / "models" / "mobilefacenet" / "mobilefacenet.onnx", some)
+    tutors, recognised = [], {}
+    for network, plan in ((FaceNet(Shape()), first_round(options.epochs)),
+                          (public, public_round(1 if options.smoke else PUBLIC_EPOCHS))):
+        tutors.append(train(network, Votes(faces), n, valid, plan, clock, kept(plan.name)))
+        recognised[plan.name] = f"{common.accuracy(predict(tutors[-1], valid), valid.labels):.4f}"
+    lessons = draw_lessons(tutors, faces, 4 if options.smoke else LESSONS, clock, kept("lessons"))
+    plan = second_round(1 if options.smoke else LESSON_EPOCHS)
+    return train(copy.deepcopy(tutors[0]), lessons, n, valid, plan, clock, kept(plan.name)), recognised
 
 
-def finish(model: FaceNet, faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock) -> None:
+def finish(model: FaceNet, tutors: Mapping[str, str], faces: Faces, valid: Faces, options: argparse.Namespace,
+           clock: common.Clock) -> None:
     """Calibrate, export, check, measure, and write the whole folder."""
     here = Path(__file__).parent
     frontier_epochs, form, frontier_table = frontier(here)
@@ -265,10 +344,14 @@ def finish(model: FaceNet, faces: Faces, valid: Faces, options: argparse.Namespa
         "train": f"{len(faces.pixels):,}", "valid": f"{len(valid.pixels):,}",
         "views": common.table(["crop", "share recognised"], views),
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
-        "calm": " and ".join(f"{100 * (1 - plan.calm):.0f} %" for plan in (first_round(1), second_round(1))),
+        "calm": "{:.0f}, {:.0f} and {:.0f}".format(*(100 * (1 - plan(1).calm) for plan in (
+            first_round, public_round, second_round))),
         "trust": TRUST,
-        "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form, "growth": growth, "margin": margin_table,
-        "epochs": " + ".join(str(plan(options.epochs).epochs) for plan in (first_round, second_round)),
+        "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form,
+        "growth": growth, "margin": margin_table,
+        "epochs": options.epochs, "public_epochs": PUBLIC_EPOCHS, "lesson_epochs": LESSON_EPOCHS,
+        "lessons": LESSONS, "inside": model.shape.inside,
+        **{f"{name}_recognised": share for name, share in tutors.items()},
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
@@ -287,9 +370,9 @@ def main() -> None:
     clock = common.Clock()
     faces, valid = load(options.data, options.cache)
     if options.smoke:
-        faces, valid = faces.only(np.arange(2048)), valid.only(np.arange(512))
+        faces, valid = faces.only(np.arange(1024)), valid.only(np.arange(256))
     clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
-    finish(trained(faces, valid, options, clock), faces, valid, options, clock)
+    finish(*trained(faces, valid, options, clock), faces, valid, options, clock)
 
 
 if __name__ == "__main__":

@@ -16,19 +16,20 @@ import torch
 import common
 import timing
 from classifier import FaceNet, Shape, fold, mega_flop
-from face import first_round, predict, train, vote_loss
+from face import Votes, first_round, predict, train, vote_loss
 from faces import SIDE, load
 
 EPOCHS = 6
 SHAPES = [
     Shape(),
+    Shape((32, 96, 160), (1, 1, 2)),
     Shape((32, 64, 128), (1, 1, 2)),
     Shape((32, 64, 128), (1, 1, 1)),
     Shape((32, 96, 160), (1, 2, 2)),
 ]
 # Not trained: they show what else there is for the price.
 COSTS_ONLY = [
-    Shape((32, 64, 128), (1, 2, 3)),
+    Shape((32, 64, 128), (1, 2, 3), 128),
     Shape((48, 96, 192), (1, 1, 1)),
     Shape((32, 64, 128, 256), (1, 1, 1, 1)),
 ]
@@ -52,7 +53,7 @@ def main() -> None:
         if "accuracy" in row:
             continue
         common.start(options.seed, options.threads)
-        model = train(FaceNet(shape), None, faces, valid, first_round(options.epochs), clock, None)
+        model = train(FaceNet(shape), Votes(faces), len(faces.pixels), valid, first_round(options.epochs), clock, None)
         logits = predict(fold(model), valid)
         row |= {"valid_loss": round(vote_loss(logits, valid), 4),
                 "accuracy": round(common.accuracy(logits, valid.labels), 4)}
