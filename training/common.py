@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import hashlib
 import io
@@ -12,7 +13,7 @@ import os
 import random
 import time
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -200,20 +201,25 @@ def minimise(parameters: torch.Tensor, cost: Callable[[], torch.Tensor]) -> None
 # --- writing --------------------------------------------------------------------------
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step: a reader sees the old one or the new one, never a part."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to fill that then replaces `path` in one step: a reader sees the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    yield temporary
     os.replace(temporary, path)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Keep the state of a run, as `torch.load` reads it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(dict(state), temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

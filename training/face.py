@@ -12,7 +12,6 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import common
 from classifier import FaceNet, Shape, fold, mega_flop
@@ -108,16 +107,13 @@ class Lessons(NamedTuple):
     targets: torch.Tensor
     opinions: torch.Tensor = torch.empty(0)
 
-    def batch(self, chosen: torch.Tensor, epoch: int, side: int, _done: float, calm: bool
+    def batch(self, chosen: torch.Tensor, epoch: int, _side: int, _done: float, calm: bool
               ) -> tuple[torch.Tensor, torch.Tensor]:
-        """This epoch's view of the chosen faces, some of them mirrored, in pixels of `side`."""
+        """This epoch's view of the chosen faces, as large as the tutors saw it, some of them mirrored."""
         views, calm_views = len(self.pixels), calm_of(len(self.pixels))
         view = views - calm_views + epoch % calm_views if calm else epoch % (views - calm_views)
         x = normalise(self.pixels[view][chosen])
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3))
-        if side < SIDE:
-            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
-        return x, self.targets[view][chosen].float()
+        return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3)), self.targets[view][chosen].float()
 
     def hear(self, _chosen: torch.Tensor, _logits: torch.Tensor) -> None:
         """What is learnt from tutors does not depend on earlier answers."""

@@ -34,7 +34,6 @@ class Normed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(self.conv(x))
 
-    @torch.no_grad()
     def measure(self, _conv: nn.Module, _inputs: tuple, y: torch.Tensor) -> None:
         """Take mean and variance from the convolution's output; the function stays."""
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
@@ -73,7 +72,8 @@ class Public(nn.Module):
         self.drop = nn.Dropout(0.3)
         self.head = nn.Linear(channels, len(LABELS))
         hooks = [layer.conv.register_forward_hook(layer.measure) for layer in self.layers.values()]
-        self.eval()(some)
+        with torch.no_grad():
+            self.eval()(some)
         for hook in hooks:
             hook.remove()
 
