@@ -15,19 +15,16 @@ from torch import nn
 
 import common
 from classifier import FaceNet, Shape, fold, mega_flop
-from faces import LABELS, MEAN, SIDE, STD, Faces, View, augment, load, look, mix, mixed, normalise
+from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise, photographed
 from tutors import Public
 
-EPOCHS = 80          # of the first round
-PUBLIC_EPOCHS = 7    # of the public tutor
-LESSON_EPOCHS = 50   # of the second round
+EPOCHS = 80           # of the first round
+PUBLIC_EPOCHS = 10    # of the public tutor, on views that differ much
+SETTLING_EPOCHS = 6   # of the public tutor, on calm views
+ADVISED_EPOCHS = 36   # of the second round
 CALM_STRENGTH = 0.5
-OPINION = 0.4  # share of the target that the network's own earlier answers have at the end of the first round
-TRUST = 0.7    # share of the target that the tutors have in the second, the votes the rest
-LESSONS = 12   # views of each face that the tutors look at
-CALM_LESSONS = 8  # of them weaker and not blended
+TRUST = 0.7    # share of the target that the tutors have in the second round, the votes the rest
 SOME = 256     # faces that show the public tutor what its maps look like
-BATCH = 128
 STEEPEST = 2.0  # norm of a gradient
 WEIGHT_DECAY = 5e-4
 VIEWS = {
@@ -52,7 +49,10 @@ class Round(NamedTuple):
     growth: tuple[tuple[float, int], ...]  # until this share of the steps faces are so small: less than half the work
     calm: float  # from this share of the steps on views are weaker and not blended: nearer to what will be asked
     drop: float
+    opinion: float = 0.0  # share of the target that the network's own earlier answers have at the end
+    strength: float = CALM_STRENGTH  # of the calm views
     tuned: bool = False  # goes on from trained weights: in small steps of AdamW
+    batch: int = 128
 
     def side(self, done: float) -> int:
         """How large faces are after this share of the steps."""
@@ -61,62 +61,43 @@ class Round(NamedTuple):
 
 def first_round(epochs: int) -> Round:
     """From nothing, on small faces to begin with, by votes alone."""
-    return Round("first", epochs, 0.1, ((0.5, 32), (0.75, 40)), 0.8375, 0.25)
+    return Round("first", epochs, 0.1, ((0.5, 32), (0.75, 40)), 0.8375, 0.25, opinion=0.4)
 
 
 def public_round(epochs: int) -> Round:
     """The public tutor, from weights that know faces, by votes alone."""
-    return Round("public", epochs, 7e-4, (), 0.75, 0.3, tuned=True)
+    return Round("public", epochs, 5e-4, ((0.4, 40),), 0.5, 0.3, opinion=0.4, tuned=True, batch=64)
+
+
+def settling_round(epochs: int) -> Round:
+    """The public tutor once more, by votes and a little of what the first round answers."""
+    return Round("settled", epochs, 4e-4, (), 0.0, 0.2, strength=0.4, tuned=True, batch=64)
 
 
 def second_round(epochs: int) -> Round:
     """On from the first round, by what the tutors think and the votes."""
-    return Round("second", epochs, 0.05, (), 0.3, 0.1)
+    return Round("second", epochs, 0.05, (), 0.2, 0.1)
 
 
-class Votes:
-    """Views drawn anew for each batch, with the shares of votes; for who has no tutor."""
+class Views:
+    """Views of faces drawn anew for each batch, with the shares of votes that are to be answered."""
 
     def __init__(self, faces: Faces) -> None:
         self.pixels, self.votes = torch.from_numpy(faces.pixels), torch.from_numpy(faces.votes)
         # Ten votes are a rough measure: what was answered to other views of the same face smooths them.
         self.opinions = self.votes.clone()
 
-    def batch(self, chosen: torch.Tensor, _epoch: int, side: int, done: float, calm: bool
-              ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of the chosen faces in pixels of `side`, and what is to be answered."""
-        x = augment(self.pixels[chosen], side, CALM_STRENGTH if calm else 1.0)
-        target = self.votes[chosen].lerp(self.opinions[chosen], OPINION * done)
+    def batch(self, chosen: torch.Tensor, plan: Round, done: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the chosen faces after this share of the steps, and what is to be answered."""
+        calm = done >= plan.calm
+        x = augment(self.pixels[chosen], plan.side(done), plan.strength if calm else 1.0)
+        target = self.votes[chosen].lerp(self.opinions[chosen], plan.opinion * done)
         return (x, target) if calm else mix(x, target)
 
     def hear(self, chosen: torch.Tensor, logits: torch.Tensor) -> None:
         """Remember the answers to the faces of a batch that were not blended with others."""
         plain = slice(mixed(len(chosen)), None)
         self.opinions[chosen[plain]] = self.opinions[chosen[plain]].lerp(logits[plain].softmax(1), 0.4)
-
-
-def calm_of(views: int) -> int:
-    """How many of so many views, the last ones, are weaker and not blended."""
-    return views * CALM_LESSONS // LESSONS
-
-
-class Lessons(NamedTuple):
-    """Views that tutors looked at: `pixels` [views, n, 48, 48] uint8, what they and the voters say [views, n, 8]."""
-
-    pixels: torch.Tensor
-    targets: torch.Tensor
-    opinions: torch.Tensor = torch.empty(0)
-
-    def batch(self, chosen: torch.Tensor, epoch: int, _side: int, _done: float, calm: bool
-              ) -> tuple[torch.Tensor, torch.Tensor]:
-        """This epoch's view of the chosen faces, as large as the tutors saw it, some of them mirrored."""
-        views, calm_views = len(self.pixels), calm_of(len(self.pixels))
-        view = views - calm_views + epoch % calm_views if calm else epoch % (views - calm_views)
-        x = normalise(self.pixels[view][chosen])
-        return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x, x.flip(3)), self.targets[view][chosen].float()
-
-    def hear(self, _chosen: torch.Tensor, _logits: torch.Tensor) -> None:
-        """What is learnt from tutors does not depend on earlier answers."""
 
 
 class Run:
@@ -146,14 +127,14 @@ class Run:
         self.average.update(self.model)
         return logits.detach(), loss.item()
 
-    def save(self, path: Path, source: Votes | Lessons, clock: common.Clock) -> None:
+    def save(self, path: Path, source: Views, clock: common.Clock) -> None:
         """Keep the state after a whole epoch."""
         common.save(path, {"epoch": self.epoch, "minutes": clock.minutes(), "model": self.model.state_dict(),
                            "steps": self.average.steps, "average": self.average.model.state_dict(),
                            "optimiser": self.optimiser.state_dict(), "opinions": source.opinions,
                            "random": torch.get_rng_state()})
 
-    def restore(self, path: Path, source: Votes | Lessons, clock: common.Clock) -> None:
+    def restore(self, path: Path, source: Views, clock: common.Clock) -> None:
         """Go back to where `save` was."""
         state = torch.load(path)
         clock.resume(state["minutes"])
@@ -171,30 +152,28 @@ def answers(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return model(x.contiguous(memory_format=torch.channels_last)).float()
 
 
-def train(model: nn.Module, source: Votes | Lessons, n: int, valid: Faces, plan: Round, clock: common.Clock,
-          kept: Path | None) -> nn.Module:
-    """Train a network for one round on n faces and return the averaged weights.
+def train(model: nn.Module, faces: Faces, valid: Faces, plan: Round, clock: common.Clock, kept: Path | None
+          ) -> nn.Module:
+    """Train a network for one round and return the averaged weights.
 
     With `kept` the run goes on from the epoch that this file holds, and leaves each epoch there.
     """
     model.drop.p = plan.drop
-    run = Run(model, plan)
+    run, source, n = Run(model, plan), Views(faces), len(faces.pixels)
     if kept is not None and kept.exists():
         run.restore(kept, source, clock)
         clock.log(f"going on after epoch {run.epoch} of {plan.name}")
-    per_epoch = n // BATCH
+    per_epoch = n // plan.batch
     steps = plan.epochs * per_epoch
     while run.epoch < plan.epochs:
-        order = torch.randperm(n)[:per_epoch * BATCH]
+        order = torch.randperm(n)[:per_epoch * plan.batch]
         losses = []
-        for step, chosen in enumerate(order.split(BATCH), run.epoch * per_epoch):
+        for step, chosen in enumerate(order.split(plan.batch), run.epoch * per_epoch):
             for group in run.optimiser.param_groups:
                 group["lr"] = plan.rate * common.cosine(step, steps, min(400, steps // 8 + 1))
             done = step / steps
-            calm = done >= plan.calm
-            x, target = source.batch(chosen, run.epoch, plan.side(done), done, calm)
-            logits, loss = run.learn(x, target)
-            if not calm:
+            logits, loss = run.learn(*source.batch(chosen, plan, done))
+            if done < plan.calm:
                 source.hear(chosen, logits)
             losses.append(loss)
         run.epoch += 1
@@ -207,31 +186,19 @@ def train(model: nn.Module, source: Votes | Lessons, n: int, valid: Faces, plan:
 
 
 @torch.no_grad()
-def draw_lessons(tutors: Sequence[nn.Module], faces: Faces, views: int, clock: common.Clock, kept: Path | None
-                 ) -> Lessons:
-    """Views of every face, as a network without tutors would learn from, and what the tutors think of each.
+def advised(faces: Faces, tutors: Sequence[nn.Module], trust: float) -> Faces:
+    """The same faces, with so much of what tutors answer to each and to its mirror image mixed into the votes.
 
-    The tutors look at the very pixels that are learnt from, and much longer is learnt from them than from votes
-    ("Knowledge distillation: A good teacher is patient and consistent", Beyer et al. 2022).
+    Two looks at the whole face are better advice than one look at a view that was moved, darkened and erased.
     """
-    if kept is not None and kept.exists():
-        return Lessons(**torch.load(kept))
-    n = len(faces.pixels)
-    lessons = Lessons(torch.empty(views, n, SIDE, SIDE, dtype=torch.uint8),
-                      torch.empty(views, n, len(LABELS), dtype=torch.float16))
-    source = Votes(faces)
-    for view in range(views):
-        for chosen in torch.randperm(n).split(BATCH):
-            x, votes = source.batch(chosen, 0, SIDE, 0.0, view >= views - calm_of(views))
-            pixels = (x.squeeze(1) * STD + MEAN).mul_(255).round_().clamp_(0, 255).byte()
-            x = normalise(pixels)
-            advice = torch.stack([answers(tutor, x).softmax(1) for tutor in tutors]).mean(0)
-            lessons.pixels[view, chosen] = pixels
-            lessons.targets[view, chosen] = votes.lerp(advice, TRUST).half()
-        clock.log(f"lessons: {view + 1} of {views} views")
-    if kept is not None:
-        common.save(kept, lessons._asdict())
-    return lessons
+    advice = []
+    for tutor in tutors:
+        tutor.eval().to(memory_format=torch.channels_last)
+        for part in torch.from_numpy(faces.pixels).split(128):
+            x = normalise(part)
+            advice.append((answers(tutor, x).softmax(1) + answers(tutor, x.flip(3)).softmax(1)) / 2)
+    mean = torch.cat(advice).view(len(tutors), len(faces.pixels), len(LABELS)).mean(0).numpy()
+    return faces._replace(votes=(1 - trust) * faces.votes + trust * mean)
 
 
 @torch.no_grad()
@@ -283,31 +250,34 @@ def golden(model: FaceNet) -> dict:
     return {"input": "image", "shape": [1, 1, SIDE, SIDE], "formula": GOLDEN_FORMULA, "tolerance": 1e-3, "cases": cases}
 
 
-def trained(faces: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock
+def trained(faces: Faces, strangers: Faces, valid: Faces, options: argparse.Namespace, clock: common.Clock
             ) -> tuple[FaceNet, dict[str, str]]:
     """The network that learnt from its tutors, and what each of those recognises.
 
     What an earlier run with the same flags has done already is not done again.
     """
+    recognised = {}
 
-    def kept(name: str) -> Path | None:
-        return None if options.smoke else options.cache / f"face-{name}-{options.epochs}-{options.seed}.pt"
+    def taught(network: nn.Module, lessons: Faces, plan: Round) -> nn.Module:
+        if options.smoke:
+            plan, kept = plan._replace(epochs=1), None
+        else:
+            kept = options.cache / f"face-{plan.name}-{options.epochs}-{options.seed}.pt"
+        network = train(network, lessons, valid, plan, clock, kept)
+        recognised[plan.name] = f"{common.accuracy(predict(network, valid), valid.labels):.4f}"
+        return network
 
-    n = len(faces.pixels)
     some = augment(torch.from_numpy(faces.pixels[:SOME]), SIDE, CALM_STRENGTH)
     public = Public(options.data.parent / "models" / "mobilefacenet" / "mobilefacenet.onnx", some)
-    tutors, recognised = [], {}
-    for network, plan in ((FaceNet(Shape()), first_round(options.epochs)),
-                          (public, public_round(1 if options.smoke else PUBLIC_EPOCHS))):
-        tutors.append(train(network, Votes(faces), n, valid, plan, clock, kept(plan.name)))
-        recognised[plan.name] = f"{common.accuracy(predict(tutors[-1], valid), valid.labels):.4f}"
-    lessons = draw_lessons(tutors, faces, 4 if options.smoke else LESSONS, clock, kept("lessons"))
-    plan = second_round(1 if options.smoke else LESSON_EPOCHS)
-    return train(copy.deepcopy(tutors[0]), lessons, n, valid, plan, clock, kept(plan.name)), recognised
+    first = taught(FaceNet(Shape()), faces, first_round(options.epochs))
+    public = taught(public, faces, public_round(PUBLIC_EPOCHS))
+    public = taught(public, advised(faces, [first], 1 - TRUST), settling_round(SETTLING_EPOCHS))
+    lessons = advised(faces, [first, public], TRUST).joined(advised(strangers, [first, public], 1))
+    return taught(copy.deepcopy(first), lessons, second_round(ADVISED_EPOCHS)), recognised
 
 
-def finish(model: FaceNet, tutors: Mapping[str, str], faces: Faces, valid: Faces, options: argparse.Namespace,
-           clock: common.Clock) -> None:
+def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, strangers: Faces, valid: Faces,
+           options: argparse.Namespace, clock: common.Clock) -> None:
     """Calibrate, export, check, measure, and write the whole folder."""
     here = Path(__file__).parent
     frontier_epochs, form, frontier_table = frontier(here)
@@ -337,17 +307,19 @@ def finish(model: FaceNet, tutors: Mapping[str, str], faces: Faces, valid: Faces
         "temperature": temperature,
         "mega_flop": f"{mega_flop(model):.0f}",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "train": f"{len(faces.pixels):,}", "valid": f"{len(valid.pixels):,}",
+        "train": f"{len(faces.pixels):,}", "strangers": f"{len(strangers.pixels):,}",
+        "valid": f"{len(valid.pixels):,}",
         "views": common.table(["crop", "share recognised"], views),
-        "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": OPINION,
+        "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": first_round(1).opinion,
         "calm": "{:.0f}, {:.0f} and {:.0f}".format(*(100 * (1 - plan(1).calm) for plan in (
             first_round, public_round, second_round))),
-        "trust": TRUST,
+        "trust": TRUST, "distrust": round(1 - TRUST, 2), "settling_strength": settling_round(1).strength,
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form,
         "growth": growth, "margin": margin_table,
-        "epochs": options.epochs, "public_epochs": PUBLIC_EPOCHS, "lesson_epochs": LESSON_EPOCHS,
-        "lessons": LESSONS, "inside": model.shape.inside,
-        **{f"{name}_recognised": share for name, share in tutors.items()},
+        "epochs": options.epochs, "public_epochs": PUBLIC_EPOCHS, "settling_epochs": SETTLING_EPOCHS,
+        "advised_epochs": ADVISED_EPOCHS,
+        "inside": model.shape.inside,
+        **{f"{name}_recognised": share for name, share in recognised.items()},
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
@@ -365,10 +337,12 @@ def main() -> None:
     common.start(options.seed, options.threads)
     clock = common.Clock()
     faces, valid = load(options.data, options.cache)
+    strangers = photographed(options.data, options.cache)
     if options.smoke:
-        faces, valid = faces.only(np.arange(1024)), valid.only(np.arange(256))
-    clock.log(f"{len(faces.pixels)} faces to train on, {len(valid.pixels)} to measure on")
-    finish(*trained(faces, valid, options, clock), faces, valid, options, clock)
+        faces, strangers, valid = faces.only(np.arange(1024)), strangers.only(np.arange(256)), valid.only(np.arange(256))
+    clock.log(f"{len(faces.pixels)} faces and {len(strangers.pixels)} without votes to train on, "
+              f"{len(valid.pixels)} to measure on")
+    finish(*trained(faces, strangers, valid, options, clock), faces, strangers, valid, options, clock)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 import common
 import timing
 from classifier import FaceNet, Shape, fold, mega_flop
-from face import Votes, first_round, predict, train, vote_loss
+from face import first_round, predict, train, vote_loss
 from faces import SIDE, load
 
 EPOCHS = 6
@@ -53,7 +53,7 @@ def main() -> None:
         if "accuracy" in row:
             continue
         common.start(options.seed, options.threads)
-        model = train(FaceNet(shape), Votes(faces), len(faces.pixels), valid, first_round(options.epochs), clock, None)
+        model = train(FaceNet(shape), faces, valid, first_round(options.epochs), clock, None)
         logits = predict(fold(model), valid)
         row |= {"valid_loss": round(vote_loss(logits, valid), 4),
                 "accuracy": round(common.accuracy(logits, valid.labels), 4)}

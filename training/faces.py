@@ -19,6 +19,7 @@ import common
 LABELS = ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
 SIDE = 48
 MEAN, STD = 0.5, 0.25
+LFW_GROWTH = 2.2
 
 
 # --- data -----------------------------------------------------------------------------
@@ -39,6 +40,10 @@ class Faces(NamedTuple):
     def only(self, chosen: np.ndarray) -> "Faces":
         """The chosen rows."""
         return Faces(*(column[chosen] for column in self))
+
+    def joined(self, others: "Faces") -> "Faces":
+        """These faces and others."""
+        return Faces(*map(np.concatenate, zip(self, others)))
 
 
 def read(archive: Path) -> Faces:
@@ -77,6 +82,28 @@ def load(data: Path, cache: Path) -> tuple[Faces, Faces]:
         arrays = [columns[key] for key in columns.files]
     train, valid = Faces(*arrays[:3]), Faces(*arrays[3:])
     return train.only(~np.isin(train.hashes, valid.hashes)), valid
+
+
+def photographed(data: Path, cache: Path) -> Faces:
+    """Faces in photographs of LFW, of which nobody said what they express (no votes); from the cache later.
+
+    Each photograph is what a face detector of FER2013's kind found, 2.2 times as large (Huang et al. 2007).
+    """
+    cached = cache / "lfw-faces.npy"
+    if not cached.exists():
+        faces = []
+        with tarfile.open(data / "lfw-people.tar.xz", "r|xz") as bundle:
+            for member in bundle:
+                if member.name.endswith(".jpg"):
+                    photograph = Image.open(bundle.extractfile(member)).convert("L")
+                    edge = photograph.width * (1 - 1 / LFW_GROWTH) / 2
+                    square = (edge, edge, photograph.width - edge, photograph.height - edge)
+                    faces.append(np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=square)))
+        with common.replacing(cached) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(faces))
+    pixels = np.load(cached)
+    return Faces(pixels, np.zeros((len(pixels), len(LABELS)), np.float32),
+                 np.array([common.hash_share(face.tobytes()) for face in pixels]))
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

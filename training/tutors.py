@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from faces import LABELS, MEAN, STD
+from faces import LABELS, MEAN, SIDE, STD
 
-TUTOR_SIDE = 80
-FROZEN = 10  # steps of the public network at its largest maps, which cost more than all others and see edges only
+TUTOR_SIDE = 80  # of a face of 48 pixels; smaller ones, early in the training, in proportion
+STRIDE = 16  # of the last map
 PUBLIC_MEAN, PUBLIC_STD = 0.449, 0.226  # of grey pictures: the means over the three channels it was trained on
 
 
@@ -79,23 +79,11 @@ class Public(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x * STD + MEAN - PUBLIC_MEAN) / PUBLIC_STD
-        x = F.interpolate(x, (TUTOR_SIDE, TUTOR_SIDE), mode="bilinear").expand(-1, 3, -1, -1)
+        side = TUTOR_SIDE * x.shape[-1] // SIDE // STRIDE * STRIDE
+        x = F.interpolate(x, (side, side), mode="bilinear").expand(-1, 3, -1, -1)
         values = {self.input: x.contiguous(memory_format=torch.channels_last)}
-        with torch.no_grad():
-            self._take(values, range(FROZEN))
-        self._take(values, range(FROZEN, len(self.steps)))
-        return self.head(self.drop(values[self.steps[-1][1]].mean((2, 3))))
-
-    def train(self, mode: bool = True) -> "Public":
-        super().train(mode)
-        for at, layer in self.layers.items():
-            layer.train(mode and int(at) >= FROZEN)
-        return self
-
-    def _take(self, values: dict[str, torch.Tensor], steps: range) -> None:
-        """Go these steps, each from earlier results to its own."""
-        for at in steps:
-            kind, result, names = self.steps[at]
+        for at, (kind, result, names) in enumerate(self.steps):
             x = values[names[0]]
             values[result] = (self.layers[str(at)](x) if kind == "Conv" else x + values[names[1]] if kind == "Add"
                               else F.relu6(x) if kind == "Clip" else F.relu(x))
+        return self.head(self.drop(values[self.steps[-1][1]].mean((2, 3))))
