@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from pathlib import Path
 from string import Template
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 import common
-from classifier import FaceNet, Shape, fold, mega_flop
+from classifier import FaceNet, Shape, fold, mega_flop, round_weights
 from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, normalise, photographed
 from tutors import Public
 
@@ -23,6 +22,7 @@ PUBLIC_EPOCHS = 10    # of the public tutor, on views that differ much
 SETTLING_EPOCHS = 6   # of the public tutor, on calm views
 ADVISED_EPOCHS = 36   # of the second round
 CALM_STRENGTH = 0.5
+SETTLING_TRUST = 0.3  # share of the target that the first round's network has where the public tutor settles
 TRUST = 0.7    # share of the target that the tutors have in the second round, the votes the rest
 SOME = 256     # faces that show the public tutor what its maps look like
 STEEPEST = 2.0  # norm of a gradient
@@ -271,9 +271,9 @@ def trained(faces: Faces, strangers: Faces, valid: Faces, options: argparse.Name
     public = Public(options.data.parent / "models" / "mobilefacenet" / "mobilefacenet.onnx", some)
     first = taught(FaceNet(Shape()), faces, first_round(options.epochs))
     public = taught(public, faces, public_round(PUBLIC_EPOCHS))
-    public = taught(public, advised(faces, [first], 1 - TRUST), settling_round(SETTLING_EPOCHS))
+    public = taught(public, advised(faces, [first], SETTLING_TRUST), settling_round(SETTLING_EPOCHS))
     lessons = advised(faces, [first, public], TRUST).joined(advised(strangers, [first, public], 1))
-    return taught(copy.deepcopy(first), lessons, second_round(ADVISED_EPOCHS)), recognised
+    return taught(first, lessons, second_round(ADVISED_EPOCHS)), recognised
 
 
 def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, strangers: Faces, valid: Faces,
@@ -282,7 +282,7 @@ def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, stranger
     here = Path(__file__).parent
     frontier_epochs, form, frontier_table = frontier(here)
     growth, margin_table = margin(here)
-    model = fold(model)
+    model = round_weights(fold(model))
     logits, labels = predict(model, valid), valid.labels
     fitted = valid.hashes < 0.5
     temperature = common.fit_temperature(logits[fitted], labels[fitted])
@@ -313,7 +313,7 @@ def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, stranger
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": first_round(1).opinion,
         "calm": "{:.0f}, {:.0f} and {:.0f}".format(*(100 * (1 - plan(1).calm) for plan in (
             first_round, public_round, second_round))),
-        "trust": TRUST, "distrust": round(1 - TRUST, 2), "settling_strength": settling_round(1).strength,
+        "trust": TRUST, "settling_trust": SETTLING_TRUST, "settling_strength": settling_round(1).strength,
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form,
         "growth": growth, "margin": margin_table,
         "epochs": options.epochs, "public_epochs": PUBLIC_EPOCHS, "settling_epochs": SETTLING_EPOCHS,
