@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import tarfile
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,14 @@ def start(seed: int, threads: int) -> None:
 def hash_share(content: bytes) -> float:
     """A number in [0, 1) that depends on the content alone, so equal items never part."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
+
+
+def pictures(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every JPEG file in an archive: one compressed stream, read once and forwards."""
+    with tarfile.open(archive, "r|xz") as bundle:
+        for member in bundle:
+            if member.name.endswith(".jpg"):
+                yield member.name, bundle.extractfile(member).read()
 
 
 class Clock:

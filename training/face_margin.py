@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import tarfile
 from pathlib import Path
 from typing import Sequence
 
@@ -83,10 +82,7 @@ def photographs(archive: Path, count: int) -> list[Image.Image]:
     """The middle of the first photographs by hash of their names, grey."""
     edge = (250 - PHOTOGRAPH) // 2
     square = (edge, edge, edge + PHOTOGRAPH, edge + PHOTOGRAPH)
-    # The archive is one compressed stream: it is read once, forwards.
-    with tarfile.open(archive, "r|xz") as bundle:
-        found = [(common.hash_share(member.name.encode()), bundle.extractfile(member).read())
-                 for member in bundle if member.name.endswith(".jpg")]
+    found = [(common.hash_share(name.encode()), content) for name, content in common.pictures(archive)]
     return [Image.open(io.BytesIO(content)).convert("L").crop(square) for _, content in sorted(found)[:count]]
 
 

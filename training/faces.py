@@ -92,13 +92,11 @@ def photographed(data: Path, cache: Path) -> Faces:
     cached = cache / "lfw-faces.npy"
     if not cached.exists():
         faces = []
-        with tarfile.open(data / "lfw-people.tar.xz", "r|xz") as bundle:
-            for member in bundle:
-                if member.name.endswith(".jpg"):
-                    photograph = Image.open(bundle.extractfile(member)).convert("L")
-                    edge = photograph.width * (1 - 1 / LFW_GROWTH) / 2
-                    square = (edge, edge, photograph.width - edge, photograph.height - edge)
-                    faces.append(np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=square)))
+        for _, content in common.pictures(data / "lfw-people.tar.xz"):
+            photograph = Image.open(io.BytesIO(content)).convert("L")
+            edge = photograph.width * (1 - 1 / LFW_GROWTH) / 2
+            square = (edge, edge, photograph.width - edge, photograph.height - edge)
+            faces.append(np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=square)))
         with common.replacing(cached) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(faces))
     pixels = np.load(cached)

@@ -7,6 +7,7 @@ to where people draw them before anything learns from them.
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 from importlib import metadata
 from pathlib import Path
@@ -154,11 +155,8 @@ def _prepare(data: Path, models: Path, few: int | None) -> Photos:
     learnt = [photo.share >= DEVELOPMENT_SHARE for photo in drawn]
     shift = measure_shift([one for one, yes in zip(found, learnt) if yes],
                           [photo.boxes for photo, yes in zip(drawn, learnt) if yes])
-    portraits = []
-    with tarfile.open(data / "lfw-people.tar.xz") as bundle:
-        for member in bundle:
-            if member.isfile() and (few is None or len(portraits) < few):
-                portraits.append(portrait(bundle.extractfile(member).read(), teacher, shift))
+    portraits = [portrait(content, teacher, shift)
+                 for _, content in itertools.islice(common.pictures(data / "lfw-people.tar.xz"), few)]
     return Photos([taught(photo, one, shift) for photo, one, yes in zip(drawn, found, learnt) if yes],
                   [photo for photo in portraits if photo is not None], read_empty(),
                   [photo for photo, yes in zip(drawn, learnt) if not yes], shift)
