@@ -27,7 +27,7 @@ from tokens import Corpus
 
 EPOCHS = 3           # of the first stage
 LAST_EPOCHS = 2      # of the second
-MICROBLOG_EPOCHS = 3 # of the third
+OTHERS_EPOCHS = 2    # of the third
 PASSES = 1.3         # of the language model over all texts
 BATCH_TOKENS = 6144
 LONGEST = 512        # tokens of a text that is learnt from
@@ -79,13 +79,14 @@ def stages(epochs: int) -> list[Stage]:
     ]
 
 
-MICROBLOGS: Mix = {"judged microblogs": 2, "joined microblogs": 1, "remembered": 1}
-REMEMBERED: Mix = {"phrases": 0.75, "yelp": 0.1, "imdb": 0.17, "shopping": 1}
+OTHERS: Mix = {"judged microblogs": 2, "joined microblogs": 0.7, "talk": 1, "marked": 1, "weighed phrases": 1,
+               "lexicon": 0.5, "remembered": 1}
+REMEMBERED: Mix = {"phrases": 0.75, "yelp": 0.2, "imdb": 0.17, "shopping": 0.7}
 
 
 def third_stage(epochs: int) -> Stage:
-    """Microblogs with their teacher's opinions, and texts of the other kinds as the network reads them already."""
-    return Stage("microblogs", MICROBLOGS, min(epochs, MICROBLOG_EPOCHS), 5e-4)
+    """Microblogs and talk with their teachers' opinions, and texts of the first kinds as the network reads them already."""
+    return Stage("others", OTHERS, min(epochs, OTHERS_EPOCHS), 5e-4)
 
 
 def remembered(model: SentimentNet, found: Corpus, seed: int) -> Texts:
@@ -151,12 +152,13 @@ def train(model: SentimentNet, stage: Stage, found: Corpus, seed: int, clock: co
     return average.model.train()
 
 
-def read_microblogs(model: SentimentNet, found: Corpus, judged: microblogs.Judged, options: argparse.Namespace,
-                    clock: common.Clock) -> SentimentNet:
+def read_others(model: SentimentNet, found: Corpus, judged: teacher.Judged, blogs: microblogs.Judged,
+                options: argparse.Namespace, clock: common.Clock) -> SentimentNet:
     """The third stage."""
     plan = third_stage(options.epochs)
-    encoded = {name: tokens.encode(found.vocabulary.tokenizer, rows)
-               for name, rows in (("judged microblogs", judged.microblogs), ("joined microblogs", judged.joined))}
+    encoded = {name: tokens.encode(found.vocabulary.tokenizer, rows) for name, rows in (
+        ("judged microblogs", blogs.microblogs), ("joined microblogs", blogs.joined), ("talk", judged.talk),
+        ("marked", judged.marked), ("weighed phrases", judged.phrases))}
     found = found._replace(learnt={**found.learnt, **encoded, "remembered": remembered(model, found, options.seed)})
     return train(model, plan, found, options.seed + 2, clock)
 
@@ -181,7 +183,7 @@ def trained(found: Corpus, judged: teacher.Judged, blogs: microblogs.Judged, opt
     found.learnt["taught"] = tokens.encode(found.vocabulary.tokenizer, judged.texts)
     for number, plan in enumerate(stages(options.epochs)):
         stage(plan.name, lambda model: train(model, plan, found, options.seed + number, clock))
-    stage("microblogs", lambda model: read_microblogs(model, found, blogs, options, clock))
+    stage("others", lambda model: read_others(model, found, judged, blogs, options, clock))
     return model
 
 
@@ -273,8 +275,9 @@ def finish(model: SentimentNet, found: Corpus, judged: teacher.Judged, blogs: mi
         "vectors": f"{vocabulary.words:,}", "han": f"{vocabulary.han:,}", "width": WIDTH, "state": SHIPPED.state, "hidden": HIDDEN,
         "token_flop": f"{2 * 3 * SHIPPED.state * (WIDTH + SHIPPED.state) / 1e6:.2f}",
         "epochs": " + ".join(str(stage.epochs) for stage in stages(options.epochs)), "passes": PASSES,
-        "microblog_epochs": third_stage(options.epochs).epochs, "blogs_right": f"{100 * blogs.accuracy:.1f} %",
-        "joined": f"{len(blogs.joined):,}", "trust": microblogs.TRUST,
+        "others_epochs": third_stage(options.epochs).epochs, "blogs_right": f"{100 * blogs.accuracy:.1f} %",
+        "joined": f"{len(blogs.joined):,}", "talk": f"{len(judged.talk):,}", "marked": f"{len(judged.marked):,}",
+        "weighed": f"{len(judged.phrases):,}", "trust": microblogs.TRUST,
         "teacher": ", ".join(f"{100 * right:.1f} % of {name}" for name, right in judged.accuracy.items()),
         "frontier": frontier_table, "form": form,
         "seed": options.seed, "threads": options.threads,

@@ -21,6 +21,7 @@ from transformers import AutoModel
 
 import common
 import corpus
+import talk
 from corpus import Labelled, Source
 
 LONGEST = 96            # tokens that it reads of a text
@@ -29,6 +30,8 @@ RATE, HEAD_RATE = 1e-4, 1e-3
 SENTENCES = 150_000     # runs of sentences out of film reviews that it is asked about
 JOINED = 60_000         # pairs of phrases
 ASKED_YELP = 50_000
+MARKED = 30_000         # texts of other kinds with an emoticon or a word beside them
+LONG_PHRASE = 7         # spaces of a phrase that it is asked about
 BETWEEN = (", but", ", and", ",", ".", ". However,", ", although", "; still,", "yet")
 
 
@@ -151,9 +154,12 @@ def tune(teacher: Teacher, source: Source, random: np.random.Generator, share: i
 
 
 class Judged(NamedTuple):
-    """What the teacher made of English texts without labels of their own, and how good it is itself."""
+    """What the teacher made of English texts, and how good it is itself."""
 
-    texts: Labelled
+    texts: Labelled    # out of reviews, as they are or put together
+    talk: Labelled     # of other kinds
+    marked: Labelled   # some of those with an emoticon or a word beside them
+    phrases: Labelled  # long SST phrases: half its opinion, half what people said
     accuracy: dict[str, float]  # on the English sets that are measured on
 
 
@@ -174,10 +180,19 @@ def judge(options: argparse.Namespace, clock: common.Clock) -> Judged:
             accuracy[name] = float(((teacher.opinions(texts) > 0.5) == (np.array(labels) > 0.5)).mean())
             clock.log(f"teacher, {name}: {accuracy[name]:.4f}")
         reviews = source.learnt["imdb"] + source.learnt["imdb unlabelled"]
-        texts = [*(text for text, _ in runs(reviews, SENTENCES // share, random)),
-                 *joined(source.learnt["phrases"], JOINED // share, random),
-                 *(text for text, _ in some(source.learnt["yelp"], ASKED_YELP // share, random))]
-        judged = [(text, round(float(chance), 4)) for text, chance in zip(texts, teacher.opinions(texts))]
-        common.write(kept, json.dumps({"texts": judged, "accuracy": accuracy}))
-        clock.log(f"the teacher has judged {len(texts)} texts")
+        phrases = [row for row in source.learnt["phrases"] if row[0].count(" ") >= LONG_PHRASE][:2000 if smoke else None]
+        asked = {
+            "texts": [*(text for text, _ in runs(reviews, SENTENCES // share, random)),
+                      *joined(source.learnt["phrases"], JOINED // share, random),
+                      *(text for text, _ in some(source.learnt["yelp"], ASKED_YELP // share, random))],
+            "talk": [text for texts in talk.texts(options.cache, seed, share).values() for text in texts],
+            "phrases": [text for text, _ in phrases],
+        }
+        judged = {name: [(text, round(float(chance), 4)) for text, chance in zip(texts, teacher.opinions(texts))]
+                  for name, texts in asked.items()}
+        judged["marked"] = talk.marked(judged["talk"], source.learnt["lexicon"], MARKED // share, random)
+        judged["phrases"] = [(text, (target + chance) / 2)
+                             for (text, target), (_, chance) in zip(phrases, judged["phrases"])]
+        common.write(kept, json.dumps({**judged, "accuracy": accuracy}))
+        clock.log(f"the teacher has judged {sum(map(len, asked.values()))} texts")
     return Judged(**json.loads(kept.read_text()))
