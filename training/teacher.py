@@ -172,7 +172,7 @@ def judge(options: argparse.Namespace, clock: common.Clock) -> Judged:
         random = np.random.default_rng(seed)
         torch.manual_seed(seed)
         teacher = Teacher()
-        share = 60 if smoke else 1
+        share = 150 if smoke else 1
         tune(teacher, source, random, share, clock)
         accuracy = {}
         for name in ("SST-2 dev", "IMDB held back", "Yelp held back"):
@@ -180,7 +180,7 @@ def judge(options: argparse.Namespace, clock: common.Clock) -> Judged:
             accuracy[name] = float(((teacher.opinions(texts) > 0.5) == (np.array(labels) > 0.5)).mean())
             clock.log(f"teacher, {name}: {accuracy[name]:.4f}")
         reviews = source.learnt["imdb"] + source.learnt["imdb unlabelled"]
-        phrases = [row for row in source.learnt["phrases"] if row[0].count(" ") >= LONG_PHRASE][:2000 if smoke else None]
+        phrases = [row for row in source.learnt["phrases"] if row[0].count(" ") >= LONG_PHRASE][::share]
         asked = {
             "texts": [*(text for text, _ in runs(reviews, SENTENCES // share, random)),
                       *joined(source.learnt["phrases"], JOINED // share, random),
