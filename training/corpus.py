@@ -108,6 +108,11 @@ def sst_training(data: Path) -> tuple[Labelled, Labelled]:
     return [row for row in means if abs(row[1] - 0.5) > 0.1], [row for row in means if abs(row[1] - 0.5) <= 0.1]
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of an English text."""
+    return re.split(r"(?<=[.!?])\s+", text)
+
+
 # --- splitting ------------------------------------------------------------------------
 
 

