@@ -25,8 +25,12 @@ TEACHER_SIDE = 640
 SURE, DOUBTFUL = 0.7, 0.35  # scores of the teacher: above, a face; between, nothing is learnt there
 FACE, IGNORED = 1, -1
 # No face and none of the pictures that the detector is tried on afterwards.
-EMPTY = ("cell.png", "clock_motion.png", "color.png", "gravel.png", "horse.png", "ihc.png", "logo.png", "moon.png",
-         "motorcycle_left.png", "page.png", "retina.jpg", "text.png")
+EMPTY = {  # by package and its folder
+    ("scikit-image", "skimage/data"): (
+        "cell.png", "clock_motion.png", "color.png", "gravel.png", "horse.png", "ihc.png", "logo.png", "moon.png",
+        "motorcycle_left.png", "page.png", "retina.jpg", "text.png"),
+    ("scikit-learn", "sklearn/datasets/images"): ("china.jpg", "flower.jpg"),
+}
 
 
 class Photo(NamedTuple):
@@ -117,14 +121,14 @@ def portrait(content: bytes, teacher: boxes.Teacher, shift: Shift) -> Photo | No
 
 
 def read_empty() -> list[Photo]:
-    """Pictures without a face, which come with scikit-image."""
-    folder = Path(metadata.distribution("scikit-image").locate_file("skimage/data"))
+    """Pictures without a face, which come with two packages."""
     none = np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0, int)
     photos = []
-    for name in EMPTY:
-        picture = Image.open(folder / name).convert("RGB")
-        picture.thumbnail((700, 700))
-        photos.append(Photo(np.asarray(picture), *none, 0.0))
+    for (package, folder), names in EMPTY.items():
+        for name in names:
+            picture = Image.open(metadata.distribution(package).locate_file(f"{folder}/{name}")).convert("RGB")
+            picture.thumbnail((700, 700))
+            photos.append(Photo(np.asarray(picture), *none, 0.0))
     return photos
 
 

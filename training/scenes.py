@@ -17,7 +17,7 @@ from photos import FACE, IGNORED, Photo, Photos
 SIDES, SIDE_SHARES = (256, 320, 384, 512), (0.35, 0.35, 0.2, 0.1)
 PIXELS_PER_BATCH = 16 * 320 * 320
 LARGEST_FACE = 440.0
-EMPTY_SCENES, EMPTY_TILES = 0.06, 0.16
+EMPTY_SCENES, EMPTY_TILES = 0.1, 0.16
 SMALLEST_SEEN = 0.5  # a face of which less is left in the scene is neither face nor background
 PADDING = 128  # what normalises to almost zero: how the server fills up a picture
 
@@ -68,7 +68,7 @@ def render(pyramid: Sequence[np.ndarray], photo: Photo, placed: View, width: int
     marks = landmarks @ placed.matrix.T + placed.offset
     if np.linalg.det(placed.matrix) < 0:
         marks = marks[:, [1, 0, 2, 4, 3]]
-    return Scene(image, np.concatenate([centre - half, centre + half], 1), marks, photo.kinds)
+    return Scene(image, np.concatenate([centre - half, centre + half], 1), marks, photo.kinds.copy())
 
 
 def clip(boxes: np.ndarray, kinds: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,10 +83,10 @@ def clip(boxes: np.ndarray, kinds: np.ndarray, width: int, height: int) -> tuple
 
 
 def cover(chance: np.random.Generator, scene: Scene) -> None:
-    """Draw a mask over the lower half of some faces, or a bar over a part."""
+    """Draw a mask over the lower half of some faces, or a bar over a part, or leave a profile of them; in place."""
     draw = ImageDraw.Draw(scene.image)
-    for box, marks, kind in zip(scene.boxes, scene.landmarks, scene.kinds):
-        if kind != FACE:
+    for k, (box, marks) in enumerate(zip(scene.boxes, scene.landmarks)):
+        if scene.kinds[k] != FACE:
             continue
         luck = chance.random()
         if luck < 0.3 and not np.isnan(marks).any():
@@ -109,6 +109,40 @@ def cover(chance: np.random.Generator, scene: Scene) -> None:
             size = (box[2:] - box[:2]) * chance.uniform(0.15, 0.5, 2)
             corner = box[:2] + (box[2:] - box[:2] - size) * chance.random(2)
             draw.rectangle([*corner, *(corner + size)], fill=tuple(chance.integers(0, 256, 3).tolist()))
+        elif luck < 0.75 and not np.isnan(marks).any():
+            hidden = _profile(chance, scene.image, box, marks)
+            middles = ((scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2).round().astype(int)
+            for other, middle in enumerate(middles.clip(0, np.array(scene.image.size) - 1).tolist()):
+                if other != k and hidden.getpixel(tuple(middle)):
+                    scene.kinds[other] = IGNORED
+
+
+def _profile(chance: np.random.Generator, image: Image.Image, box: np.ndarray, marks: np.ndarray) -> Image.Image:
+    """Put something else where the farther half of a face is, up to a line over forehead, nose and chin; in place.
+
+    The box ends at the nose, and the landmarks are no longer known. Answers where something else is.
+    """
+    eyes, nose, mouth = marks[:2].mean(0), marks[2].copy(), marks[3:].mean(0)
+    size = box[2:] - box[:2]
+    axis = (mouth - eyes) / max(np.linalg.norm(mouth - eyes), 1e-3)
+    farther = np.array([axis[1], -axis[0]]) * (1 if chance.random() < 0.5 else -1)
+    wide, length = float(min(size)), np.linalg.norm(mouth - eyes)
+    edge = [eyes - axis * 1.6 * size[1], eyes - axis * 0.6 * length + farther * 0.05 * wide, eyes - farther * 0.03 * wide,
+            nose + farther * chance.uniform(0.1, 0.2) * wide, (nose + mouth) / 2 + farther * 0.03 * wide,
+            mouth + farther * 0.07 * wide, mouth + axis * 0.3 * length + farther * 0.02 * wide,
+            mouth + axis * 0.7 * length + farther * 0.06 * wide, mouth + axis * 1.1 * length - farther * 0.15 * wide,
+            mouth + axis * 1.6 * size[1] - farther * 0.1 * wide]
+    beyond = [edge[-1] + farther * 1.1 * wide, edge[0] + farther * 1.1 * wide]
+    mask = Image.new("L", image.size)
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in (*edge, *beyond)], fill=255)
+    blurred = image.reduce(4).filter(ImageFilter.GaussianBlur(wide / 8)).resize(image.size)
+    other = texture(chance, *image.size) if chance.random() < 0.4 else blurred
+    image.paste(other, mask=mask.filter(ImageFilter.GaussianBlur(wide / 60)))
+    tip = edge[3]
+    side = 0 if abs(farther[0]) > abs(farther[1]) else 1
+    box[side + 2 * (farther[side] > 0)] = tip[side]
+    marks[:] = np.nan
+    return mask
 
 
 def _cloth(chance: np.random.Generator) -> tuple[int, ...]:
@@ -189,6 +223,36 @@ def texture(chance: np.random.Generator, width: int, height: int) -> Image.Image
     return image
 
 
+def sky(chance: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Stars and galaxies: soft spots of light, round, flat or with arms, which a face seen from far resembles."""
+    canvas = np.full((height, width, 3), chance.uniform(0, 28), np.float32)
+    canvas += chance.normal(0, chance.uniform(1, 7), (height, width, 1))
+    smallest, largest = 0.7, max(1.5, chance.uniform(0.02, 0.14) * min(width, height))
+    for _ in range(int(np.exp(chance.uniform(np.log(4), np.log(120))))):
+        size = smallest * (largest / smallest) ** (chance.random() ** 2)
+        reach = int(4 * size) + 2
+        x, y = int(chance.integers(width)), int(chance.integers(height))
+        rows, columns = slice(max(0, y - reach), y + reach), slice(max(0, x - reach), x + reach)
+        down, right = np.ogrid[rows.start - y:min(height, rows.stop) - y, columns.start - x:min(width, columns.stop) - x]
+        light = (np.array([1.0, 0.85, 0.7]) ** chance.normal(0, 1.2)).clip(0.4, 1.6) * chance.uniform(40, 330)
+        canvas[rows, columns] += _spot(chance, right, down, size)[..., None] * light
+    return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+
+
+def _spot(chance: np.random.Generator, right: np.ndarray, down: np.ndarray, size: float) -> np.ndarray:
+    """The light of one star or galaxy at these distances from its middle."""
+    turn, flat = chance.uniform(0, np.pi), chance.uniform(0.25, 1.0)
+    along, across = right * np.cos(turn) + down * np.sin(turn), (down * np.cos(turn) - right * np.sin(turn)) / flat
+    radius = np.hypot(along, across) / size
+    light = np.exp(-radius**chance.uniform(0.9, 2.0))
+    if size > 3 and chance.random() < 0.6:
+        arms = np.cos(chance.integers(1, 4) * (np.arctan2(across, along) + chance.uniform(-3, 3) * np.log(radius + 0.1)))
+        light = light * (1 + chance.uniform(0.2, 0.9) * arms * (radius > 0.4))
+    if chance.random() < 0.15:  # a star in the mirror's cross
+        light = light + np.exp(-np.minimum(abs(right), abs(down)) / 0.6 - radius / 2)
+    return light
+
+
 # --- scenes ---------------------------------------------------------------------------
 
 
@@ -235,7 +299,7 @@ class Scenes(torch.utils.data.Dataset):
         room = side - size * scale
         target = np.minimum(room, 0) * chance.random(2) + np.maximum(room, 0) * chance.random(2) * (chance.random() < 0.5)
         placed = view(chance, scale, size / 2, target + size * scale / 2)
-        return covered(chance, render(pyramid, photo, placed, side, side), 0.15)
+        return covered(chance, render(pyramid, photo, placed, side, side), 0.25)
 
     def _mosaic(self, chance: np.random.Generator, side: int, tiles: int) -> Scene:
         """Tiles with a face of any size, or with none."""
@@ -274,9 +338,11 @@ class Scenes(torch.utils.data.Dataset):
         return covered(chance, render(pyramid, photo, placed, width, height), 0.6)
 
     def _nothing(self, chance: np.random.Generator, width: int, height: int) -> Scene:
-        """A texture, or a part of a picture without a face."""
-        if chance.random() < 0.5:
-            return Scene(texture(chance, width, height), np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0, int))
+        """A texture, a sky, or a part of a picture without a face."""
+        luck = chance.random()
+        if luck < 0.6:
+            drawn = (texture if luck < 0.35 else sky)(chance, width, height)
+            return Scene(drawn, np.zeros((0, 4)), np.zeros((0, 5, 2)), np.zeros(0, int))
         photo, pyramid = self._empty[chance.integers(len(self._empty))]
         size, whole = np.array([width, height], float), np.array(photo.pixels.shape[1::-1], float)
         scale = np.exp(chance.uniform(np.log(0.6), np.log(3.0))) * (size / whole).max()
