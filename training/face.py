@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from pathlib import Path
 from string import Template
@@ -18,12 +19,14 @@ from faces import LABELS, SIDE, Faces, View, augment, load, look, mix, mixed, no
 from tutors import Public
 
 EPOCHS = 80           # of the first round
-PUBLIC_EPOCHS = 10    # of the public tutor, on views that differ much
-SETTLING_EPOCHS = 6   # of the public tutor, on calm views
-ADVISED_EPOCHS = 36   # of the second round
+TURNS = 2             # after the first round: a tutor learns from the network, then the network from both
+TUTOR_EPOCHS = 10
+ADVISED_EPOCHS = 30   # of the network, in each turn
 CALM_STRENGTH = 0.5
-SETTLING_TRUST = 0.3  # share of the target that the first round's network has where the public tutor settles
-TRUST = 0.7    # share of the target that the tutors have in the second round, the votes the rest
+TUTOR_TRUST = 0.4  # share of a tutor's target that the network has, the votes the rest
+TRUST = 0.7        # share of the network's target that it and its tutor have
+GROWTHS = (1.0, 0.95, 1.05)  # of the looks at a face that advice is the mean of
+MEASURED = 10_240  # faces that batch norms are measured on
 SOME = 256     # faces that show the public tutor what its maps look like
 STEEPEST = 2.0  # norm of a gradient
 WEIGHT_DECAY = 5e-4
@@ -64,19 +67,14 @@ def first_round(epochs: int) -> Round:
     return Round("first", epochs, 0.1, ((0.5, 32), (0.75, 40)), 0.8375, 0.25, opinion=0.4)
 
 
-def public_round(epochs: int) -> Round:
-    """The public tutor, from weights that know faces, by votes alone."""
-    return Round("public", epochs, 5e-4, ((0.4, 40),), 0.5, 0.3, opinion=0.4, tuned=True, batch=64)
+def tutor_round(turn: int, epochs: int) -> Round:
+    """The tutor, from weights that know faces."""
+    return Round(f"tutor {turn}", epochs, 5e-4, ((0.4, 40),), 0.5, 0.3, strength=0.4, tuned=True, batch=64)
 
 
-def settling_round(epochs: int) -> Round:
-    """The public tutor once more, by votes and a little of what the first round answers."""
-    return Round("settled", epochs, 4e-4, (), 0.0, 0.2, strength=0.4, tuned=True, batch=64)
-
-
-def second_round(epochs: int) -> Round:
-    """On from the first round, by what the tutors think and the votes."""
-    return Round("second", epochs, 0.05, (), 0.2, 0.1)
+def advised_round(turn: int, epochs: int) -> Round:
+    """On from the round before, by what network and tutor think and the votes."""
+    return Round(f"turn {turn}", epochs, 0.05, (), 0.2, 0.1)
 
 
 class Views:
@@ -187,18 +185,35 @@ def train(model: nn.Module, faces: Faces, valid: Faces, plan: Round, clock: comm
 
 @torch.no_grad()
 def advised(faces: Faces, tutors: Sequence[nn.Module], trust: float) -> Faces:
-    """The same faces, with so much of what tutors answer to each and to its mirror image mixed into the votes.
+    """The same faces, with so much of what tutors answer to looks at each mixed into the votes.
 
-    Two looks at the whole face are better advice than one look at a view that was moved, darkened and erased.
+    A look shows the face or its mirror image, as it is or a little nearer or farther: better advice than a look at a
+    view that was moved, darkened and erased.
     """
+    looks = [normalise(torch.from_numpy(look(faces.pixels, View(growth=growth)))) for growth in GROWTHS]
     advice = []
     for tutor in tutors:
         tutor.eval().to(memory_format=torch.channels_last)
-        for part in torch.from_numpy(faces.pixels).split(128):
-            x = normalise(part)
-            advice.append((answers(tutor, x).softmax(1) + answers(tutor, x.flip(3)).softmax(1)) / 2)
-    mean = torch.cat(advice).view(len(tutors), len(faces.pixels), len(LABELS)).mean(0).numpy()
-    return faces._replace(votes=(1 - trust) * faces.votes + trust * mean)
+        for x in (side for x in looks for side in (x, x.flip(3))):
+            advice.append(torch.cat([answers(tutor, part).softmax(1) for part in x.split(128)]))
+    return faces._replace(votes=(1 - trust) * faces.votes + trust * torch.stack(advice).mean(0).numpy())
+
+
+@torch.no_grad()
+def mean(before: FaceNet, after: FaceNet, faces: Faces) -> FaceNet:
+    """The mean of two networks' weights, with batch norms measured anew (Wortsman et al. 2022, "Model soups")."""
+    state = before.state_dict()
+    network = FaceNet(after.shape)
+    network.load_state_dict({name: (state[name] + value) / 2 if value.is_floating_point() else value
+                             for name, value in after.state_dict().items()})
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # plain means over all batches
+    network.train()
+    for part in torch.from_numpy(faces.pixels[:MEASURED]).split(512):
+        network(augment(part, SIDE, tutor_round(1, 1).strength))
+    return network
 
 
 @torch.no_grad()
@@ -262,18 +277,19 @@ def trained(faces: Faces, strangers: Faces, valid: Faces, options: argparse.Name
         if options.smoke:
             plan, kept = plan._replace(epochs=1), None
         else:
-            kept = options.cache / f"face-{plan.name}-{options.epochs}-{options.seed}.pt"
+            kept = options.cache / f"face-{plan.name.replace(' ', '-')}-{options.epochs}-{options.seed}.pt"
         network = train(network, lessons, valid, plan, clock, kept)
         recognised[plan.name] = f"{common.accuracy(predict(network, valid), valid.labels):.4f}"
         return network
 
     some = augment(torch.from_numpy(faces.pixels[:SOME]), SIDE, CALM_STRENGTH)
-    public = Public(options.data.parent / "models" / "mobilefacenet" / "mobilefacenet.onnx", some)
-    first = taught(FaceNet(Shape()), faces, first_round(options.epochs))
-    public = taught(public, faces, public_round(PUBLIC_EPOCHS))
-    public = taught(public, advised(faces, [first], SETTLING_TRUST), settling_round(SETTLING_EPOCHS))
-    lessons = advised(faces, [first, public], TRUST).joined(advised(strangers, [first, public], 1))
-    return taught(first, lessons, second_round(ADVISED_EPOCHS)), recognised
+    network = taught(FaceNet(Shape()), faces, first_round(options.epochs))
+    for turn in range(1, TURNS + 1):
+        tutor = Public(options.data.parent / "models" / "mobilefacenet" / "mobilefacenet.onnx", some)
+        tutor = taught(tutor, advised(faces, [network], TUTOR_TRUST), tutor_round(turn, TUTOR_EPOCHS))
+        lessons = advised(faces, [network, tutor], TRUST).joined(advised(strangers, [network, tutor], 1))
+        before, network = network, taught(copy.deepcopy(network), lessons, advised_round(turn, ADVISED_EPOCHS))
+    return mean(before, network, faces), recognised
 
 
 def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, strangers: Faces, valid: Faces,
@@ -311,15 +327,14 @@ def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, stranger
         "valid": f"{len(valid.pixels):,}",
         "views": common.table(["crop", "share recognised"], views),
         "first": model.shape.widths[0], "stages": stages(model.shape), "opinion": first_round(1).opinion,
-        "calm": "{:.0f}, {:.0f} and {:.0f}".format(*(100 * (1 - plan(1).calm) for plan in (
-            first_round, public_round, second_round))),
-        "trust": TRUST, "settling_trust": SETTLING_TRUST, "settling_strength": settling_round(1).strength,
+        "calm": "{:.0f}, {:.0f} and {:.0f}".format(*(100 * (1 - plan.calm) for plan in (
+            first_round(1), tutor_round(1, 1), advised_round(1, 1)))),
+        "trust": TRUST, "tutor_trust": TUTOR_TRUST, "tutor_strength": tutor_round(1, 1).strength,
         "frontier_epochs": frontier_epochs, "frontier": frontier_table, "form": form,
         "growth": growth, "margin": margin_table,
-        "epochs": options.epochs, "public_epochs": PUBLIC_EPOCHS, "settling_epochs": SETTLING_EPOCHS,
-        "advised_epochs": ADVISED_EPOCHS,
+        "epochs": options.epochs, "tutor_epochs": TUTOR_EPOCHS, "advised_epochs": ADVISED_EPOCHS, "turns": TURNS,
         "inside": model.shape.inside,
-        **{f"{name}_recognised": share for name, share in recognised.items()},
+        **{f"{name.replace(' ', '_')}_recognised": share for name, share in recognised.items()},
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }
@@ -340,7 +355,7 @@ def main() -> None:
     strangers = photographed(options.data, options.cache)
     if options.smoke:
         faces, strangers, valid = (part.only(np.arange(rows))
-                                   for part, rows in ((faces, 512), (strangers, 128), (valid, 256)))
+                                   for part, rows in ((faces, 384), (strangers, 64), (valid, 256)))
     clock.log(f"{len(faces.pixels)} faces and {len(strangers.pixels)} without votes to train on, "
               f"{len(valid.pixels)} to measure on")
     finish(*trained(faces, strangers, valid, options, clock), faces, strangers, valid, options, clock)
