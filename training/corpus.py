@@ -12,6 +12,7 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 import common
+import statements
 
 HELD_BACK = 0.05        # share of the reviews of each set that is kept for measuring
 HELD_BACK_WEIBO = 0.10  # a small set
@@ -146,7 +147,8 @@ def load(data: Path, smoke: bool) -> Source:
     things, things_held = split(shopping(data)[::step])
     blogs, blogs_held = microblogs(data, smoke)
     learnt = {"phrases": phrases, "neutral": neutral, "lexicon": lexicon(data), "yelp": sentences,
-              "imdb": reviews, "imdb unlabelled": imdb_unlabelled(data), "shopping": things, "weibo": blogs}
+              "imdb": reviews, "imdb unlabelled": imdb_unlabelled(data), "statements": statements.texts(),
+              "shopping": things, "weibo": blogs}
     measured = {"SST-2 dev": sst_sentences(data / "sst-dev.trees.txt"), "IMDB held back": reviews_held,
                 "Yelp held back": sentences_held, "Weibo held back": blogs_held,
                 "Chinese shopping held back": things_held}

@@ -25,7 +25,7 @@ class Shape(NamedTuple):
     state: int
 
 
-SHIPPED = Shape("gru", 128)
+SHIPPED = Shape("gru", 112)
 
 
 class SentimentNet(nn.Module):

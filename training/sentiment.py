@@ -27,7 +27,7 @@ from tokens import Corpus
 
 EPOCHS = 3           # of the first stage
 LAST_EPOCHS = 2      # of the second
-OTHERS_EPOCHS = 2    # of the third
+OTHERS_EPOCHS = 3    # of the third
 PASSES = 1.3         # of the language model over all texts
 BATCH_TOKENS = 6144
 LONGEST = 512        # tokens of a text that is learnt from
@@ -79,13 +79,13 @@ def stages(epochs: int) -> list[Stage]:
     ]
 
 
-OTHERS: Mix = {"judged microblogs": 2, "joined microblogs": 0.7, "talk": 1, "marked": 1, "weighed phrases": 1,
-               "lexicon": 0.5, "remembered": 1}
-REMEMBERED: Mix = {"phrases": 0.75, "yelp": 0.2, "imdb": 0.17, "shopping": 0.7}
+OTHERS: Mix = {"judged microblogs": 2, "joined microblogs": 0.7, "talk": 1, "marked": 1, "statements": 1.5,
+               "weighed phrases": 1, "taught": 0.3, "lexicon": 0.5, "remembered": 1}
+REMEMBERED: Mix = {"phrases": 0.75, "yelp": 0.4, "imdb": 0.35, "shopping": 0.7}
 
 
 def third_stage(epochs: int) -> Stage:
-    """Microblogs and talk with their teachers' opinions, and texts of the first kinds as the network reads them already."""
+    """Microblogs and talk with their teachers' opinions, statements, and texts of the first kinds as they are read already."""
     return Stage("others", OTHERS, min(epochs, OTHERS_EPOCHS), 5e-4)
 
 

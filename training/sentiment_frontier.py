@@ -16,7 +16,8 @@ import timing
 import tokens
 from reader import SHIPPED, SentimentNet, Shape, answers
 
-SHAPES = [Shape("none", 128), Shape("gru", 96), SHIPPED, Shape("gru", 160), Shape("gru", 256), Shape("lstm", 160)]
+SHAPES = [Shape("none", 128), Shape("gru", 96), SHIPPED, Shape("gru", 128), Shape("gru", 160), Shape("gru", 256),
+          Shape("lstm", 160)]
 BUDGET = sentiment.Stage("brief", {"phrases": 1, "imdb pieces": 0.3, "shopping": 0.3, "weibo": 1}, 1, 2e-3)
 ROWS, TOKENS = 8, 32
 

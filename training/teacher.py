@@ -116,13 +116,14 @@ def some(rows: Labelled, number: int, random: np.random.Generator) -> Labelled:
 
 
 def tune(teacher: Teacher, source: Source, random: np.random.Generator, share: int, clock: common.Clock) -> None:
-    """One pass over labelled English: phrases, long ones twice, words, and runs of sentences out of reviews.
+    """One pass over labelled English: phrases, long ones twice, words, statements, runs of sentences out of reviews.
 
     Of each `share` texts one is read.
     """
     learnt = source.learnt
     long = [row for row in learnt["phrases"] if row[0].count(" ") >= 8]
     rows = [*learnt["phrases"], *long, *some(learnt["neutral"], 20_000, random), *learnt["lexicon"],
+            *some(learnt["statements"], 20_000, random),
             *some([(text, 0.9 * target + 0.05) for text, target in learnt["yelp"]], 40_000, random),
             *runs(learnt["imdb"], len(learnt["imdb"]), random)]
     rows = some(rows, len(rows) // share, random)
