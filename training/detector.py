@@ -239,8 +239,7 @@ def main() -> None:
         "ignored": sum(int((photo.kinds < 0).sum()) for photo in photos.drawn), "cells": matching.CELLS_PER_FACE,
         "faces": faces, "wide": f"{photos.shift.wide:.2f}", "high": f"{photos.shift.high:.2f}",
         "down": f"{photos.shift.down:.2f}", "thresholds": list(THRESHOLDS.values()), "overlap": boxes.OVERLAP,
-        "steps": f"{steps:,}", "seed": options.seed, "threads": options.threads,
-        "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
+        "steps": f"{steps:,}", "seed": options.seed, "worst": f"{worst:.0e}",
     }
     common.write(options.out / "1" / "model.onnx", content)
     common.write(options.out / "labels.txt", "face\n")

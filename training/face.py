@@ -69,12 +69,12 @@ def first_round(epochs: int) -> Round:
 
 def tutor_round(turn: int, epochs: int) -> Round:
     """The tutor, from weights that know faces."""
-    return Round(f"tutor {turn}", epochs, 5e-4, ((0.4, 40),), 0.5, 0.3, strength=0.4, tuned=True, batch=64)
+    return Round(f"tutor_{turn}", epochs, 5e-4, ((0.4, 40),), 0.5, 0.3, strength=0.4, tuned=True, batch=64)
 
 
 def advised_round(turn: int, epochs: int) -> Round:
     """On from the round before, by what network and tutor think and the votes."""
-    return Round(f"turn {turn}", epochs, 0.05, (), 0.2, 0.1)
+    return Round(f"turn_{turn}", epochs, 0.05, (), 0.2, 0.1)
 
 
 class Views:
@@ -277,7 +277,7 @@ def trained(faces: Faces, strangers: Faces, valid: Faces, options: argparse.Name
         if options.smoke:
             plan, kept = plan._replace(epochs=1), None
         else:
-            kept = options.cache / f"face-{plan.name.replace(' ', '-')}-{options.epochs}-{options.seed}.pt"
+            kept = options.cache / f"face-{plan.name}-{options.epochs}-{options.seed}.pt"
         network = train(network, lessons, valid, plan, clock, kept)
         recognised[plan.name] = f"{common.accuracy(predict(network, valid), valid.labels):.4f}"
         return network
@@ -334,7 +334,7 @@ def finish(model: FaceNet, recognised: Mapping[str, str], faces: Faces, stranger
         "growth": growth, "margin": margin_table,
         "epochs": options.epochs, "tutor_epochs": TUTOR_EPOCHS, "advised_epochs": ADVISED_EPOCHS, "turns": TURNS,
         "inside": model.shape.inside,
-        **{f"{name.replace(' ', '_')}_recognised": share for name, share in recognised.items()},
+        **{f"{name}_recognised": share for name, share in recognised.items()},
         "seed": options.seed, "threads": options.threads,
         "minutes": f"{clock.minutes():.0f}", "worst": f"{worst:.0e}",
     }

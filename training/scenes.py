@@ -131,18 +131,20 @@ def _profile(chance: np.random.Generator, image: Image.Image, box: np.ndarray, m
     (eyes, mouth, axis), nose, size = _upright(marks), marks[2], box[2:] - box[:2]
     farther = np.array([axis[1], -axis[0]]) * (1 if chance.random() < 0.5 else -1)
     wide, length = float(min(size)), np.linalg.norm(mouth - eyes)
+    tip = nose + farther * chance.uniform(0.1, 0.2) * wide
     edge = [eyes - axis * 1.6 * size[1], eyes - axis * 0.6 * length + farther * 0.05 * wide,
-            eyes - farther * 0.03 * wide, nose + farther * chance.uniform(0.1, 0.2) * wide, (nose + mouth) / 2 + farther * 0.03 * wide,
+            eyes - farther * 0.03 * wide, tip, (nose + mouth) / 2 + farther * 0.03 * wide,
             mouth + farther * 0.07 * wide, mouth + axis * 0.3 * length + farther * 0.02 * wide,
             mouth + axis * 0.7 * length + farther * 0.06 * wide, mouth + axis * 1.1 * length - farther * 0.15 * wide,
             mouth + axis * 1.6 * size[1] - farther * 0.1 * wide]
     beyond = [edge[-1] + farther * 1.1 * wide, edge[0] + farther * 1.1 * wide]
     mask = Image.new("L", image.size)
     ImageDraw.Draw(mask).polygon([tuple(point) for point in (*edge, *beyond)], fill=255)
-    blurred = image.reduce(4).filter(ImageFilter.GaussianBlur(wide / 8)).resize(image.size)
-    other = texture(chance, *image.size) if chance.random() < 0.4 else blurred
+    if chance.random() < 0.4:
+        other = texture(chance, *image.size)
+    else:
+        other = image.reduce(4).filter(ImageFilter.GaussianBlur(wide / 8)).resize(image.size)
     image.paste(other, mask=mask.filter(ImageFilter.GaussianBlur(wide / 60)))
-    tip = edge[3]
     side = 0 if abs(farther[0]) > abs(farther[1]) else 1
     box[side + 2 * (farther[side] > 0)] = tip[side]
     marks[:] = np.nan
