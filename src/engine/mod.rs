@@ -3,10 +3,11 @@
 //! Invariant: a session carries nothing from one run to the next, so that one caller's input never
 //! reaches another caller's answer.
 
-pub mod kernels;
 mod precision;
 pub mod tract;
 
+/// The arithmetic that this engine room calls by hand.
+pub use lepton_kernels as kernels;
 use thiserror::Error;
 
 pub use self::precision::{Chosen, Compared};

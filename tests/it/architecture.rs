@@ -34,7 +34,12 @@ fn every_room_keeps_to_the_rules() {
     let mut found = Vec::new();
     sources(root, &root.join("src"), &mut found);
     assert!(found.len() > 20, "only {} files found", found.len());
-    let broken: Vec<String> = found.iter().flat_map(broken_by).collect();
+    let mut broken: Vec<String> = found.iter().flat_map(broken_by).collect();
+    // Between crates Cargo holds the borders; files are short everywhere.
+    let mut in_crates = Vec::new();
+    sources(root, &root.join("crates"), &mut in_crates);
+    let long = in_crates.iter().filter(|source| source.n_lines > rules::MOST_LINES);
+    broken.extend(long.map(|source| format!("{}: {} lines", source.name, source.n_lines)));
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
@@ -120,7 +125,7 @@ fn what_keeps_to_the_rules_is_left_alone() {
         ("src/pool/worker.rs", "use std::thread::{self, JoinHandle};\nfn f() { thread::Builder::new(); }\n"),
         ("src/pool/mod.rs", "use std::thread::JoinHandle;\nfn f() { std::thread::sleep(x); }\n"),
         ("src/lib.rs", "pub mod attic;\n"),
-        ("src/engine/kernels/gru.rs", "fn f() { unsafe { g() } }\n"),
+        ("src/allocator.rs", "fn f() { unsafe { g() } }\n"),
         ("src/tensor.rs", "#![deny(unsafe_code)] // unsafe\n"),
         (
             "src/text.rs",

@@ -8,7 +8,7 @@ use super::{
     slots::{BOUNDS, Bounds},
     *,
 };
-use crate::engine::kernels::{Form, conv::Shape, noise::noise};
+use crate::{Form, conv::Shape, noise::noise};
 
 /// What is asked of a value, or of two.
 #[derive(Debug, Clone)]

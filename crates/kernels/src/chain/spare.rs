@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::Scratch;
-use crate::engine::kernels::{bf16::Bf16, maps::Number};
+use crate::{bf16::Bf16, maps::Number};
 
 /// Most bytes that are kept: the buffers of two large pictures, and of many small ones.
 const MOST: usize = 24 << 20;
@@ -135,7 +135,7 @@ fn lock() -> MutexGuard<'static, Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::kernels::aligned::Aligned;
+    use crate::aligned::Aligned;
 
     fn buffer(program: u64, bytes: usize) -> Buffer {
         let scratch = Any::F32(Scratch { maps: Aligned::zeros(1), rows: Aligned::zeros(1) });

@@ -10,7 +10,7 @@ use super::{
     draft::{Draft, Extent, Fused, Line, Value},
     spare::Spare,
 };
-use crate::engine::kernels::{Precision, bf16::Bf16, maps::Layout};
+use crate::{Precision, bf16::Bf16, maps::Layout};
 
 /// Slots begin at a cache line, whatever their numbers are.
 const LINE: usize = 32;

@@ -9,7 +9,7 @@ use super::{
     Program, Room,
     slots::{BOUNDS, Bounds, placed},
 };
-use crate::engine::kernels::{
+use crate::{
     Precision,
     conv::{Activation, Conv},
 };
