@@ -143,6 +143,19 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// Prints why the program failed, if it did, has the last lines of its log written, and gives its exit code.
+pub fn end(done: Result<(), Failure>) -> ExitCode {
+    let code = done.map_or_else(
+        |failure| {
+            logging::say(&failure.to_string());
+            failure.code()
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    logging::finish();
+    code
+}
+
 impl Cli {
     /// Reads the command line. Where it is wrong, or asks for help, prints so and exits.
     pub fn from_command_line() -> Self {
@@ -160,6 +173,8 @@ impl Cli {
     /// Does what was asked. `started` is when the process started.
     pub fn run(self, started: Instant) -> Result<(), Failure> {
         let Self { settings, command } = self;
+        let opened = logging::open().context("cannot start the thread that writes the log");
+        opened.map_err(Failure::Work)?;
         let config = settings.resolve().map_err(Failure::Usage)?;
         logging::start(&config.log).map_err(Failure::Usage)?;
         let command = command.unwrap_or(Command::Serve);

@@ -1,16 +1,10 @@
-//! Parse, run, print the error chain, exit code.
+//! Parse, run, end.
 
 use std::{process::ExitCode, time::Instant};
 
-use lepton::cli::Cli;
+use lepton::cli::{self, Cli};
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    match Cli::from_command_line().run(started) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            failure.code()
-        }
-    }
+    cli::end(Cli::from_command_line().run(started))
 }

@@ -17,6 +17,7 @@ use prometheus_client::{
 
 pub use self::{
     model::{Cost, ModelMetrics},
+    process::count_lost_log_lines,
     route::RouteMetrics,
 };
 

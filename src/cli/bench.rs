@@ -17,7 +17,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 
 use self::watched::{interruption, measured};
-use super::Failure;
+use super::{Failure, logging};
 use crate::{
     config::Time,
     load::{self, Arrivals, Ask, Load, Order, Outcome, Plan, Rate, Target, Url, WarmUp, report::Report},
@@ -209,7 +209,9 @@ impl Bench {
             let most_connections = self.connections.first().copied().unwrap_or(MOST_CONNECTIONS);
             let rates =
                 SWEEP.iter().filter_map(|share| Rate::per_second((share * capacity).round().max(1.0)));
-            eprintln!("{callers} callers get {capacity:.0} answers of 2xx a second; offering shares of that");
+            logging::say(&format!(
+                "{callers} callers get {capacity:.0} answers of 2xx a second; offering shares of that"
+            ));
             loads = if capacity > 0.0 {
                 rates.map(|rate| self.poisson(rate, most_connections)).collect()
             } else {

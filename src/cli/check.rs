@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::find_models;
+use super::{find_models, logging};
 use crate::{
     config::{ByteSize, Config, Workers},
     cores,
@@ -33,7 +33,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
     let mut failures = Vec::new();
     for Found { declared, network_bytes } in found {
         let (name, version, max_rows) = (declared.name, declared.version, declared.batch.max_rows);
-        eprintln!("loading {name} {version}");
+        logging::say(&format!("loading {name} {version}"));
         let started = Instant::now();
         let checked = (declared.load)().and_then(|loaded| {
             let load = started.elapsed();

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use self::line::Line;
-use super::{find_models, start_pool};
+use super::{find_models, logging, start_pool};
 use crate::{
     config::{Config, LimitsConfig},
     error::{Amount, Error},
@@ -97,7 +97,7 @@ async fn wait_until_ready(pool: &ModelPool) -> Result<()> {
     let loaded = match tokio::time::timeout(PATIENCE, &mut ready).await {
         Ok(loaded) => loaded,
         Err(_) => {
-            eprintln!("loading the model");
+            logging::say("loading the model");
             ready.await
         }
     };
@@ -294,13 +294,13 @@ impl Progress {
     fn tell(&mut self, n_answered: usize) {
         if matches!(self.shown, Shown::OnOneLine) && self.told.elapsed() >= PATIENCE {
             self.told = Instant::now();
-            eprint!("\r{n_answered} answered");
+            logging::show(&format!("\r{n_answered} answered"));
         }
     }
 
     fn end(&self) {
         if matches!(self.shown, Shown::OnOneLine) {
-            eprint!("\r\x1b[K");
+            logging::show("\r\x1b[K");
         }
     }
 }

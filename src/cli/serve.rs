@@ -1,7 +1,7 @@
 //! `lepton serve`: listen, load, say so, and stop in order.
 
 use std::{
-    io::{self, Write},
+    io,
     net::SocketAddr,
     process,
     sync::Arc,
@@ -15,7 +15,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{find_models, start_pool};
+use super::{find_models, logging, start_pool};
 use crate::{
     config::{Config, Workers},
     cores,
@@ -91,6 +91,7 @@ async fn serve_until_stopped(
         tokio::spawn(async move {
             let name = signals.next().await;
             tracing::warn!(signal = name, "stopped twice: exiting at once");
+            logging::finish_at_once();
             process::exit(STOPPED_TWICE);
         });
     };
@@ -151,8 +152,10 @@ async fn failure(
         .collect();
     let (names, ready_ms) = (names.join(", "), started.elapsed().as_millis());
     tracing::info!(%address, ready_ms, models = names, workers = pool.workers(), "ready");
-    // Whoever started the server may have closed its standard output; that stops nothing.
-    let _ = writeln!(io::stdout(), "listening on http://{address}, ready in {ready_ms} ms: {names}");
+    let line = format!("listening on http://{address}, ready in {ready_ms} ms: {names}");
+    if let Err(error) = logging::announce(&line) {
+        tracing::warn!(%error, "standard output is not told that the server is ready");
+    }
     std::future::pending().await
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,6 +12,14 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 use rustix::time::{ClockId, clock_gettime};
+
+/// Lines of log that were lost. Of the process, for so is the log.
+static LOST_LOG_LINES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts lines of log that could not be written.
+pub fn count_lost_log_lines(lines: u64) {
+    LOST_LOG_LINES.fetch_add(lines, Ordering::Relaxed);
+}
 
 /// The metrics that Prometheus's own client libraries give every process, under the same names.
 #[derive(Debug)]
@@ -39,6 +48,10 @@ impl Collector for Process {
         let cpu = ConstCounter::new(cpu_time().as_secs_f64());
         let help = "CPU time that the process has used, user and system";
         cpu.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
+
+        let lost = ConstCounter::new(LOST_LOG_LINES.load(Ordering::Relaxed));
+        let help = "Lines of log that came faster than they could be written, or could not be written";
+        lost.encode(encoder.encode_descriptor("lepton_log_lines_lost", help, None, lost.metric_type())?)?;
 
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         if let Some(bytes) = resident_bytes(&status) {

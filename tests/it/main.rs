@@ -10,6 +10,8 @@ mod bench;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod dead_log;
+#[cfg(test)]
 mod faces;
 #[cfg(test)]
 mod fixtures {

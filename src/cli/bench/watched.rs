@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use tokio::{signal::unix::SignalKind, sync::watch};
 
-use crate::load::{self, End, Load, Outcome, Plan, Progress};
+use crate::{
+    cli::logging,
+    load::{self, End, Load, Outcome, Plan, Progress},
+};
 
 /// The exit code of a process that was interrupted twice: 128 and the number of SIGINT.
 const INTERRUPTED_TWICE: i32 = 130;
@@ -48,16 +51,16 @@ pub(super) async fn measured(plan: &Plan, stopped: &watch::Receiver<bool>) -> Re
     };
     let mut tell = |progress: &Progress| {
         if is_terminal {
-            eprint!("\r\x1b[K{name}: {}", line(progress));
+            logging::show(&format!("\r\x1b[K{name}: {}", line(progress)));
         }
     };
     let run = load::run(plan, stop, &mut tell).await;
     if is_terminal {
-        eprint!("\r\x1b[K");
+        logging::show("\r\x1b[K");
     }
     let run = run?;
     if run.end == End::Interrupted {
-        eprintln!("interrupted; this is what was measured until then");
+        logging::say("interrupted; this is what was measured until then");
     }
     Ok(run)
 }

@@ -103,6 +103,14 @@ impl Connection {
     }
 }
 
+/// The value of a metric without labels, or with those that are part of `name`.
+pub fn metric(address: SocketAddr, name: &str) -> f64 {
+    let metrics = exchange(address, &get("/metrics"));
+    let mut lines = metrics.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
 /// Sends one request on a connection of its own.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     Connection::open(address).exchange(request).expect("an answer")
