@@ -85,7 +85,7 @@ enum Command {
     /// Serve the models over HTTP (the default)
     ///
     /// Listens at once, so that /healthz answers while the models load, and prints one line when
-    /// every model has answered its warm-up. SIGTERM or SIGINT stops it: what was accepted is still
+    /// every model has answered its warm-up. SIGTERM, SIGINT or SIGHUP stops it: what was accepted is still
     /// answered. A second one exits at once, with code 130.
     Serve,
     /// Answer files without a server

@@ -1,7 +1,7 @@
 //! `lepton serve`: listen, load, say so, and stop in order.
 
 use std::{
-    io,
+    fs, io,
     net::SocketAddr,
     process,
     sync::Arc,
@@ -28,6 +28,12 @@ use crate::{
 /// The exit code of a process that was told to stop twice: 128 and the number of SIGINT.
 const STOPPED_TWICE: i32 = 130;
 
+/// How long a stop waits for workers once every caller is answered or cut: for a load that does not end, say.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// How long after a signal a SIGHUP belongs to it: a terminal that closes sends one, and its shell another.
+const SAME_HANGUP: Duration = Duration::from_secs(1);
+
 /// Serves until a signal, or until a model fails to load.
 pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -53,7 +59,15 @@ pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
         tracing::info!(setting = "models.detector", model = %name, "there is no such model; pictures are answered whole");
     }
     let pool = Arc::new(start_pool(&config, found, &metrics)?);
+    let leave = LEAVE.min(config.server.drain);
     let served = runtime.block_on(serve_until_stopped(config, listener, Arc::clone(&pool), metrics, started));
+    // The runtime lives on meanwhile, and with it what a second signal does.
+    let n_busy = pool.leave(leave);
+    if n_busy > 0 {
+        tracing::warn!(workers = n_busy, "workers are still busy with what nobody waits for: leaving them");
+        // Dropping the pool would wait for them.
+        std::mem::forget(Arc::clone(&pool));
+    }
     // In this order: tasks that still hold the pool end with the runtime, then its threads are joined.
     drop(runtime);
     drop(pool);
@@ -163,18 +177,62 @@ async fn failure(
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` where whoever started the process has it ignored, as nohup(1) does.
+    hangup: Option<Signal>,
+    last: Option<Instant>,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup =
+            if ignores(&status, SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) };
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup, last: None })
     }
 
     /// Waits for the next one and names it.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            let hangup = async {
+                match &mut self.hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let name = tokio::select! {
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = hangup => {
+                    if self.last.is_some_and(|last| last.elapsed() < SAME_HANGUP) {
+                        continue;
+                    }
+                    "SIGHUP"
+                }
+            };
+            self.last = Some(Instant::now());
+            return name;
         }
+    }
+}
+
+/// Whether a process of this `/proc/PID/status` ignores a signal.
+fn ignores(status: &str, kind: SignalKind) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_nohup_ignores_is_left_ignored() {
+        let status = |mask: &str| format!("Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t{mask}\n");
+        let hangup = SignalKind::hangup();
+        assert!(ignores(&status("0000000000001001"), hangup));
+        assert!(!ignores(&status("0000000000001000"), hangup));
+        assert!(!ignores("", hangup));
     }
 }

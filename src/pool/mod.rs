@@ -35,6 +35,7 @@ mod worker;
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 pub use self::{
@@ -192,6 +193,12 @@ impl ModelPool {
                 return Ok(());
             }
         }
+    }
+
+    /// Closes the pool and waits until its workers have left, at most `longest`; gives how many have not.
+    pub fn leave(&self, longest: Duration) -> usize {
+        self.close();
+        model::lock(&self.workers).leave(longest)
     }
 
     /// Stops admission: what is queued is still answered, new requests get [`Error::Unavailable`].

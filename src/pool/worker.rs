@@ -7,8 +7,8 @@
 use std::{
     io,
     sync::Arc,
-    thread::{Builder, JoinHandle},
-    time::Instant,
+    thread::{self, Builder, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
 /// the weight (sched(7)).
 const NICENESS: i32 = 5;
 
+/// How often it is looked whether workers have left.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Worker threads, each with its number.
 #[derive(Default)]
 pub(super) struct Workers {
@@ -50,6 +53,18 @@ impl Workers {
             self.threads.push((worker, builder.spawn(move || work(worker, &shared))?));
         }
         Ok(())
+    }
+
+    /// Waits for workers to leave, at most `longest`; gives how many have not.
+    pub(super) fn leave(&mut self, longest: Duration) -> usize {
+        let until = Instant::now() + longest;
+        loop {
+            let n_busy = self.threads.iter().filter(|(_, thread)| !thread.is_finished()).count();
+            if n_busy == 0 || Instant::now() >= until {
+                return n_busy;
+            }
+            thread::sleep(LOOK);
+        }
     }
 
     /// Waits for every worker to leave.

@@ -29,6 +29,8 @@ mod photos;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]
+mod stop;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod training;
