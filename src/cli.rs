@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod fit;
 mod health;
 mod logging;
 mod predict;
@@ -17,8 +18,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     config::{
-        self, CONFIG_VARIABLE, Config, LogSection, Lowered, ModelsSection, Options, PoolSection,
-        ServerSection, Workers,
+        self, CONFIG_VARIABLE, Config, LogSection, ModelsSection, Options, PoolSection, ServerSection,
+        Workers,
     },
     cores,
     metrics::Metrics,
@@ -179,7 +180,7 @@ impl Cli {
         logging::start(&config.log).map_err(Failure::Usage)?;
         let command = command.unwrap_or(Command::Serve);
         let asks_others = matches!(command, Command::Health(_) | Command::Bench(_));
-        let config = if asks_others { config } else { fitted(config) };
+        let config = if asks_others { config } else { fit::into_memory(config).map_err(Failure::Usage)? };
         let done = match command {
             Command::Serve => serve::serve(config, started),
             Command::Predict(predict) => predict.run(&config),
@@ -204,16 +205,6 @@ impl Flags {
         let file = self.config.filter(|file| !file.as_os_str().is_empty());
         Ok(config::load(file.as_deref(), std::env::vars_os(), flags)?)
     }
-}
-
-/// Lowers what could have the kernel end the process, where a control group limits its memory.
-fn fitted(mut config: Config) -> Config {
-    let Some(memory) = cores::memory() else { return config };
-    let workers = workers(&config);
-    for Lowered { key, from, to } in config.fit(memory, workers) {
-        tracing::warn!(key, %from, %to, memory_bytes = memory, workers, "a limit was lowered to fit into memory");
-    }
-    config
 }
 
 fn workers(config: &Config) -> usize {

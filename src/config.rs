@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use self::{
     environment::{CONFIG_VARIABLE, help},
-    memory::Lowered,
+    memory::{Lowered, Serving, TooLittle},
     settings::{
         Config, LimitsConfig, LimitsSection, LogConfig, LogSection, ModelsConfig, ModelsSection, Options,
         PoolConfig, PoolSection, SETTINGS, ServerConfig, ServerSection, Setting,

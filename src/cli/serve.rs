@@ -15,9 +15,9 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{find_models, logging, start_pool};
+use super::{find_models, fit, logging, start_pool};
 use crate::{
-    config::{Config, Workers},
+    config::{Config, Serving, Workers},
     cores,
     http::AppState,
     metrics::{Metrics, Readiness},
@@ -35,7 +35,8 @@ const LEAVE: Duration = Duration::from_secs(2);
 const SAME_HANGUP: Duration = Duration::from_secs(1);
 
 /// Serves until a signal, or until a model fails to load.
-pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
+pub(super) fn serve(mut config: Config, started: Instant) -> Result<()> {
+    fit::into_descriptors(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.server.io_threads)
         .thread_name("lepton-io")
@@ -58,9 +59,11 @@ pub(super) fn serve(config: Config, started: Instant) -> Result<()> {
     if let Some(name) = detector.filter(|name| found.iter().all(|model| model.declared.name != **name)) {
         tracing::info!(setting = "models.detector", model = %name, "there is no such model; pictures are answered whole");
     }
+    let network_bytes = found.iter().map(|model| model.network_bytes).sum();
     let pool = Arc::new(start_pool(&config, found, &metrics)?);
+    let elastic = Elastic { config: config.clone(), network_bytes, pool: Arc::clone(&pool) };
     let leave = LEAVE.min(config.server.drain);
-    let served = runtime.block_on(serve_until_stopped(config, listener, Arc::clone(&pool), metrics, started));
+    let served = runtime.block_on(serve_until_stopped(config, listener, elastic, metrics, started));
     // The runtime lives on meanwhile, and with it what a second signal does.
     let n_busy = pool.leave(leave);
     if n_busy > 0 {
@@ -83,14 +86,15 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 async fn serve_until_stopped(
     config: Config,
     listener: TcpListener,
-    pool: Arc<ModelPool>,
+    elastic: Elastic,
     metrics: Arc<Metrics>,
     started: Instant,
 ) -> Result<()> {
+    let pool = Arc::clone(&elastic.pool);
     let address = listener.local_addr().context("cannot tell the address that was taken")?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let (fail, failed) = oneshot::channel();
-    let elastic = tokio::spawn(follow_cores(config.clone(), Arc::clone(&pool)));
+    let elastic = tokio::spawn(follow_cores(elastic));
     let server = Server::new(AppState::new(config, Arc::clone(&pool), Arc::clone(&metrics)));
     let stop = async {
         tokio::select! {
@@ -114,12 +118,19 @@ async fn serve_until_stopped(
     failed.try_recv().map_or(Ok(()), Err)
 }
 
+/// What the number of workers depends on, and where they are.
+struct Elastic {
+    config: Config,
+    network_bytes: u64,
+    pool: Arc<ModelPool>,
+}
+
 /// How often the cores are counted: two small files a control group, microseconds of work.
 const COUNT_CORES: Duration = Duration::from_secs(2);
 
 /// Keeps as many workers as there are cores to use, where nobody said how many: a container's quota may
 /// be changed while it runs.
-async fn follow_cores(config: Config, pool: Arc<ModelPool>) {
+async fn follow_cores(Elastic { config, network_bytes, pool }: Elastic) {
     let Workers::Auto = config.pool.workers else { return };
     let mut seen = pool.workers();
     loop {
@@ -129,7 +140,10 @@ async fn follow_cores(config: Config, pool: Arc<ModelPool>) {
             continue;
         }
         // Each worker may decode a picture, and the limits were made for as many as there were.
-        let fits = |n: usize| cores::memory().is_none_or(|memory| config.clone().fit(memory, n).is_empty());
+        let fits = |workers: usize| {
+            let fit = |memory| config.clone().fit(memory, Serving { workers, network_bytes });
+            cores::memory().is_none_or(|memory| fit(memory).is_ok_and(|lowered| lowered.is_empty()))
+        };
         let wanted = (workers + 1..=cores).take_while(|n| fits(*n)).last().unwrap_or(workers.min(cores));
         if let Err(error) = pool.resize(wanted) {
             tracing::error!(%error, cores, wanted, "cannot start more workers");
