@@ -21,7 +21,7 @@ pub use self::{
         Config, LimitsConfig, LimitsSection, LogConfig, LogSection, ModelsConfig, ModelsSection, Options,
         PoolConfig, PoolSection, SETTINGS, ServerConfig, ServerSection, Setting,
     },
-    units::{ByteSize, LogFormat, OptionalModel, Time, Workers},
+    units::{ByteSize, LogFormat, LogPeer, OptionalModel, Time, Workers},
 };
 
 /// The file that is read where none is named, if it exists.
@@ -106,6 +106,7 @@ impl Config {
         for (key, time) in [("server.grace", server.grace), ("server.drain", server.drain)] {
             between(key, Time(time), Time(Duration::ZERO), Time(DAY))?;
         }
+        between("server.body_rate", server.body_rate, ByteSize(0), ByteSize::mib(1024))?;
         between("limits.body", limits.body, ByteSize(1), ByteSize::mib(4096))?;
         between("limits.text", limits.text, ByteSize(1), limits.body)?;
         between("limits.image_pixels", limits.image_pixels, 1, 1 << 30)?;
@@ -196,7 +197,7 @@ mod tests {
           |
         3 | lisen = 'x'
           | ^^^^^
-        unknown field `lisen`, expected one of `listen`, `max_connections`, `io_threads`, `header_timeout`, `body_timeout`, `grace`, `drain`
+        unknown field `lisen`, expected one of `listen`, `max_connections`, `io_threads`, `header_timeout`, `body_timeout`, `body_rate`, `grace`, `drain`
         ");
         let error = Options::from_toml("my.toml", "[serve]\n").unwrap_err().to_string();
         assert!(error.contains("unknown field `serve`, expected one of `server`"), "{error}");

@@ -75,6 +75,9 @@ macro_rules! metrics {
     };
 }
 
+/// The route of a request that matched none, or that none was looked for.
+pub const NO_ROUTE: &str = "none";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 metrics! {
@@ -104,6 +107,10 @@ metrics! {
     http_request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(seconds);
     /// HTTP requests that are being handled.
     http_requests_in_flight: Gauge = Gauge::default();
+    /// Connections that are open.
+    connections: Gauge = Gauge::default();
+    /// Requests that were refused before their route was known, and connections that were ended, by the stable name of the reason.
+    connection_faults: Family<FaultLabels, Counter> = Family::default();
     /// Worker threads that there are meant to be.
     workers: Gauge = Gauge::default();
     /// Wall time of a batch for a second of CPU time that the cost table expects: above 1 where workers are interrupted or throttled.
@@ -132,6 +139,11 @@ struct PromiseLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FaultLabels {
+    fault: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -189,6 +201,20 @@ impl Metrics {
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// Counts a fault below the routes by its stable name, and as a request where it was answered with `status`.
+    pub fn connection_fault(&self, fault: &'static str, status: Option<u16>) {
+        self.connection_faults.get_or_create(&FaultLabels { fault }).inc();
+        if let Some(status) = status {
+            self.http_requests.get_or_create(&ResponseLabels { route: NO_ROUTE, status }).inc();
+        }
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection { gauge: self.connections.clone() }
+    }
+
     /// The metrics of a route, as registered. It is never what a caller wrote, or callers could make series
     /// without end.
     pub fn route(&self, route: &'static str) -> RouteMetrics {
@@ -232,6 +258,17 @@ pub struct InFlight {
 }
 
 impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+/// Counts one open connection while it lives.
+pub struct OpenConnection {
+    gauge: Gauge,
+}
+
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.gauge.dec();
     }

@@ -5,39 +5,42 @@
 //! kernel has already accepted is taken in, accepting stops, what is in flight finishes, the pool
 //! closes.
 
+mod conversation;
+mod faults;
 mod leftover;
+mod places;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod turn;
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Request, Response, header::CONNECTION},
+    http::{Request, Response},
 };
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
+    sync::watch,
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tower::Service;
 use tracing::{debug, error, info, warn};
 
 use self::{
-    leftover::Leftover,
-    socket::{Patience, Socket, Turn},
+    conversation::{Link, converse},
+    faults::{Fault, Faults},
+    places::Places,
+    socket::Patience,
+    turn::{Seat, SeatKind, Turn},
 };
 use crate::{
     config::ServerConfig,
-    http::{AppState, Crowded, Routes},
+    http::{AppState, Routes},
+    metrics::OpenConnection,
 };
-
-/// Bytes that a connection buffers, and so the longest head of a request.
-const BUFFER: usize = 64 << 10;
 
 /// How long a connection may stay open between two requests. Longer than what balancers usually keep
 /// theirs (60 s), so that it is they who close first and no request meets a closing connection.
@@ -46,12 +49,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a caller may take no byte of its answer.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 
-/// Connections that are accepted beyond `server.max_connections`, so that a server that is full says so, to
-/// probes that it lives and to everybody else that there is no room. Each answers one request.
-const RESERVE: usize = 16;
+/// How long a closing connection waits for a caller that is still sending.
+const LINGER: Duration = Duration::from_secs(10);
 
-/// How long the head of a request may take on such a connection: it keeps others out.
-const RESERVE_HEAD: Duration = Duration::from_secs(1);
+/// The longest wait of each kind on a connection beyond the limit: it keeps others out.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a connection that was accepted waits for a place.
+const SEATING: Duration = Duration::from_secs(1);
 
 /// How long requests that are already on the wire have to be read once accepting has stopped.
 const LAST_CALL: Duration = Duration::from_millis(100);
@@ -77,7 +82,8 @@ impl Server {
         let config = self.state.config().server.clone();
         let address = listener.local_addr()?;
         debug!(%address, "listening");
-        let mut connections = Connections::new(Routes::new(self.state.clone()), &config);
+        let faults = Faults::new(Arc::clone(self.state.metrics()), self.state.config().log.peer);
+        let mut connections = Connections::new(Routes::new(self.state.clone()), &config, faults);
 
         connections.accept_until(&listener, shutdown).await;
         info!(
@@ -120,23 +126,17 @@ impl<S> App for S where
 struct Connections<A> {
     app: A,
     patience: Patience,
-    permits: Arc<Semaphore>,
-    reserve: Arc<Semaphore>,
+    places: Places,
+    faults: Arc<Faults>,
     tasks: JoinSet<()>,
     closing: watch::Sender<Closing>,
 }
 
-/// A connection's place.
-struct Seat {
-    kind: SeatKind,
-    /// Gives the place back when it is dropped.
-    _permit: OwnedSemaphorePermit,
-}
-
+/// Whether a connection got a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SeatKind {
-    Regular,
-    Reserve,
+enum Seated {
+    Yes,
+    No,
 }
 
 /// Whether connections are asked to close.
@@ -147,13 +147,18 @@ enum Closing {
 }
 
 impl<A: App> Connections<A> {
-    fn new(app: A, config: &ServerConfig) -> Self {
-        let patience = Patience { head: config.header_timeout, keep_alive: KEEP_ALIVE, write: WRITE_STALL };
+    fn new(app: A, config: &ServerConfig, faults: Faults) -> Self {
+        let patience = Patience {
+            head: config.header_timeout,
+            keep_alive: KEEP_ALIVE,
+            write: WRITE_STALL,
+            linger: LINGER,
+        };
         Self {
             app,
             patience,
-            permits: Arc::new(Semaphore::new(config.max_connections)),
-            reserve: Arc::new(Semaphore::new(RESERVE)),
+            places: Places::new(config.max_connections),
+            faults: Arc::new(faults),
             tasks: JoinSet::new(),
             closing: watch::Sender::new(Closing::No),
         }
@@ -166,35 +171,30 @@ impl<A: App> Connections<A> {
             // A place comes before the connection: those for which there is none wait in the kernel. Which
             // place it is shows once somebody is there, for a better one may be free by then.
             let accept = async {
-                tokio::select! {
-                    free = self.permits.acquire() => drop(free),
-                    free = self.reserve.acquire() => drop(free),
-                }
+                self.places.room().await;
                 listener.accept().await
             };
             let accepted = tokio::select! {
                 biased;
                 () = &mut until => return,
-                Some(ended) = self.tasks.join_next() => {
-                    log_end(ended);
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    self.places.forget(log_end(ended));
                     continue;
                 }
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
-                    // Only this loop takes places, so there still is one.
-                    if let Some(seat) = self.seat() {
-                        self.start(stream, seat);
-                    }
+                    let _: Seated = self.seat(stream, peer).await;
                 }
                 Err(error) if is_the_callers(&error) => {
                     debug!(%error, "a caller left before it was accepted")
                 }
                 Err(error) => {
                     // Out of descriptors or memory: connections have to end before one can begin.
-                    error!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                    self.faults.accept_failed(&error);
+                    self.places.make_way();
                     tokio::select! {
                         () = &mut until => return,
                         () = sleep(pause) => {}
@@ -205,17 +205,25 @@ impl<A: App> Connections<A> {
         }
     }
 
-    /// Takes a place, of the reserve where no other is free.
-    fn seat(&self) -> Option<Seat> {
-        let take = |places: &Arc<Semaphore>, kind| {
-            Some(Seat { kind, _permit: Arc::clone(places).try_acquire_owned().ok()? })
-        };
-        take(&self.permits, SeatKind::Regular).or_else(|| take(&self.reserve, SeatKind::Reserve))
+    /// Serves a connection that was accepted, as soon as there is a place for it, or ends it.
+    async fn seat(&mut self, stream: TcpStream, peer: SocketAddr) -> Seated {
+        let until = Instant::now() + SEATING;
+        loop {
+            if let Some(seat) = self.places.take(&self.faults) {
+                self.start(stream, peer, seat);
+                return Seated::Yes;
+            }
+            // Whoever was to make way for it has begun a request in this moment.
+            if timeout_at(until, self.places.room()).await.is_err() {
+                self.faults.note(Fault::NoPlace, Some(peer));
+                return Seated::No;
+            }
+        }
     }
 
     /// Takes in what the kernel has accepted already, then closes the listener.
     async fn accept_backlog(&mut self, listener: TcpListener) {
-        while let Some(seat) = self.seat() {
+        loop {
             // Ready at once or not at all: nothing new is waited for.
             let accepted = tokio::select! {
                 biased;
@@ -223,23 +231,31 @@ impl<A: App> Connections<A> {
                 () = std::future::ready(()) => return,
             };
             match accepted {
-                Ok((stream, _)) => self.start(stream, seat),
+                Ok((stream, peer)) => match self.seat(stream, peer).await {
+                    Seated::Yes => {}
+                    // For those behind it there is none either.
+                    Seated::No => return,
+                },
                 Err(error) if is_the_callers(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn start(&mut self, stream: TcpStream, seat: Seat) {
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr, seat: Seat) {
         let patience = match seat.kind {
             SeatKind::Regular => self.patience,
-            SeatKind::Reserve => Patience { head: self.patience.head.min(RESERVE_HEAD), ..self.patience },
+            SeatKind::Reserve => self.patience.at_most(RESERVE_PATIENCE),
         };
-        let conversation = converse(stream, self.app.clone(), seat.kind, patience, self.closing.subscribe());
-        self.tasks.spawn(async move {
+        let turn = Arc::new(Turn::new(seat));
+        let open = Open { turn: Arc::clone(&turn), _counted: self.faults.opened() };
+        let link = Link { peer, turn: Arc::clone(&turn), patience, faults: Arc::clone(&self.faults) };
+        let conversation = converse(stream, self.app.clone(), link, self.closing.subscribe());
+        let task = self.tasks.spawn(async move {
+            let _open = open;
             conversation.await;
-            drop(seat);
         });
+        self.places.remember(task.id(), turn);
     }
 
     /// Lets the open connections finish; gives the number of those that had to be cut after `drain`.
@@ -258,17 +274,34 @@ impl<A: App> Connections<A> {
     }
 
     async fn join_all(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            log_end(ended);
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.places.forget(log_end(ended));
         }
     }
 }
 
-fn log_end(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        error!(%error, "a connection's task panicked");
+/// A connection while it is open: its place is given back when this is dropped.
+struct Open {
+    turn: Arc<Turn>,
+    _counted: OpenConnection,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.turn.make_way());
+    }
+}
+
+/// Tells which task has ended, and logs its end where that was a panic.
+fn log_end(ended: Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => id,
+        Err(error) => {
+            if error.is_panic() {
+                error!(%error, "a connection's task panicked");
+            }
+            error.id()
+        }
     }
 }
 
@@ -276,65 +309,4 @@ fn log_end(ended: Result<(), tokio::task::JoinError>) {
 fn is_the_callers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// Serves one connection to its end.
-async fn converse(
-    stream: TcpStream,
-    app: impl App,
-    seat: SeatKind,
-    patience: Patience,
-    mut closing: watch::Receiver<Closing>,
-) {
-    // Answers are small and written whole: waiting for more to send could only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection without TCP_NODELAY");
-    }
-    let turn = Arc::new(Turn::default());
-    let socket = Socket::new(stream, patience, turn.clone());
-    let service = service_fn(|request| answer(app.clone(), turn.clone(), seat, request));
-    let mut builder = http1::Builder::new();
-    // The socket keeps time itself: hyper's own timeout cannot tell a slow head from an idle connection.
-    builder.header_read_timeout(None).max_buf_size(BUFFER);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let asked_to_close = async {
-        // An error says that the sender is gone, which asks for the same.
-        let _ = closing.wait_for(|closing| *closing == Closing::Yes).await;
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = asked_to_close => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "a connection broke");
-    }
-}
-
-/// Answers one request, and sees to what the router left unread of its body.
-async fn answer(
-    mut app: impl App,
-    turn: Arc<Turn>,
-    seat: SeatKind,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    turn.begin();
-    let (mut request, leftover) = Leftover::watch(request);
-    if seat == SeatKind::Reserve {
-        request.extensions_mut().insert(Crowded);
-    }
-    let mut response = app.call(request).await?;
-    if seat == SeatKind::Reserve {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if !leftover.drained().await {
-        // What is left would be taken for the next request. The socket lingers, so that a caller that
-        // is still sending gets to read its answer.
-        turn.linger();
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    turn.end();
-    Ok(response)
 }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::units::{ByteSize, LogFormat, OptionalModel, Time, Workers},
+    config::units::{ByteSize, LogFormat, LogPeer, OptionalModel, Time, Workers},
     manifest::ModelName,
 };
 
@@ -61,6 +61,7 @@ text! {
     Time: "a time such as 10s, 250ms, 5m or 1h";
     Workers: "auto or a number of threads";
     LogFormat: "text or json";
+    LogPeer: "address or none";
     OptionalModel: "none or a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
     ModelName: "a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
 }
@@ -187,6 +188,8 @@ settings! {
         header_timeout: Time => Duration = Duration::from_secs(10);
         /// Longest wait for a request's body.
         body_timeout: Time => Duration = Duration::from_secs(30);
+        /// Fewest bytes a second at which a body may come, averaged over five seconds; 0 for any.
+        body_rate: ByteSize => ByteSize = ByteSize(64 << 10);
         /// How long a stop waits, no longer ready, before it stops accepting.
         grace: Time => Duration = Duration::ZERO;
         /// Longest wait for requests in flight after that.
@@ -242,6 +245,8 @@ settings! {
     log: LogConfig / LogSection {
         /// How log lines look: "text" or "json".
         format: LogFormat => LogFormat = LogFormat::Text;
+        /// Whether lines about requests have the address that they came from: "address" or "none".
+        peer: LogPeer => LogPeer = LogPeer::Address;
         /// What is logged: a level, or levels by module such as "info,lepton=debug".
         filter: String => String = "info".to_owned();
     }

@@ -137,6 +137,37 @@ impl FromStr for LogFormat {
     }
 }
 
+/// Whether lines of log about requests name who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPeer {
+    /// The address and port at the other end of the connection.
+    Address,
+    None,
+}
+
+const PEER_EXPECTED: &str = "\"address\" or \"none\"";
+
+impl fmt::Display for LogPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Address => "address",
+            Self::None => "none",
+        })
+    }
+}
+
+impl FromStr for LogPeer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "address" => Ok(Self::Address),
+            "none" => Ok(Self::None),
+            _ => Err(format!("expected {PEER_EXPECTED}")),
+        }
+    }
+}
+
 /// Writes `n` in the largest unit that divides it.
 fn print(f: &mut fmt::Formatter<'_>, n: u64, units: &[(&str, u64)]) -> fmt::Result {
     let (unit, size) = units.iter().find(|(_, size)| n != 0 && n.is_multiple_of(*size)).unwrap_or(&("B", 1));
@@ -195,6 +226,7 @@ as_written! {
     Time, TIME_EXPECTED;
     Workers, WORKERS_EXPECTED;
     LogFormat, FORMAT_EXPECTED;
+    LogPeer, PEER_EXPECTED;
 }
 
 /// A model that may be left out: its name, or "none".

@@ -2,7 +2,11 @@
 //!
 //! Invariant: `/healthz` touches nothing that work can hold, so that it answers at any load.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -10,6 +14,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
@@ -89,8 +94,44 @@ fn not_ready<'m>(models: impl Iterator<Item = (&'m str, ModelState)>) -> Option<
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
-    state.metrics().set_pace(state.pool().workers(), state.pool().stretch());
-    ([(CONTENT_TYPE, OPEN_METRICS)], state.metrics().encode())
+    let text = state.scrapes().get(Instant::now(), || {
+        state.metrics().set_pace(state.pool().workers(), state.pool().stretch());
+        state.metrics().encode()
+    });
+    ([(CONTENT_TYPE, OPEN_METRICS)], text)
+}
+
+/// Texts of metrics that may be made at once, and how long it takes until one more may: ten a second, so that
+/// whoever asks without end does not hold the thread that answers everybody. Until then the last one is
+/// answered again.
+const SCRAPES: u32 = 10;
+const SCRAPE: Duration = Duration::from_millis(100);
+
+/// The last text of metrics, and how many more may be made.
+#[derive(Default)]
+pub(super) struct Scrapes(Mutex<Option<Scrape>>);
+
+struct Scrape {
+    text: Bytes,
+    /// From when on as many texts may be made as there were intervals.
+    since: Instant,
+}
+
+impl Scrapes {
+    fn get(&self, now: Instant, make: impl FnOnce() -> String) -> Bytes {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was not made in a pause is not made up for beyond the first few.
+        let earliest = now.checked_sub(SCRAPE * SCRAPES);
+        let since = last.as_ref().map(|last| last.since).max(earliest).unwrap_or(now);
+        match &*last {
+            Some(last) if now.saturating_duration_since(since) < SCRAPE => last.text.clone(),
+            _ => {
+                let text = Bytes::from(make());
+                *last = Some(Scrape { text: text.clone(), since: since + SCRAPE });
+                text
+            }
+        }
+    }
 }
 
 /// `GET /problems/{slug}`: what the `type` of a refusal refers to.
@@ -314,6 +355,24 @@ mod tests {
             not_ready(mixed.into_iter()).unwrap(),
             "the model `a` is loading, the model `c` failed to load"
         );
+    }
+
+    #[test]
+    fn metrics_are_written_ten_times_a_second_however_often_they_are_asked_for() {
+        let (scrapes, mut n_made) = (Scrapes::default(), 0);
+        let epoch = Instant::now() + Duration::from_secs(60);
+        let mut ask = |ms: u64| {
+            scrapes.get(epoch + Duration::from_millis(ms), || {
+                n_made += 1;
+                n_made.to_string()
+            })
+        };
+        // As a person or Prometheus asks: each answer is of its moment.
+        assert_eq!([0, 1, 2].map(&mut ask), ["1", "2", "3"]);
+        // As a flood asks, for ten seconds after.
+        let last = (3..10_003).map(&mut ask).last().unwrap();
+        let n_made: u32 = String::from_utf8(last.to_vec()).unwrap().parse().unwrap();
+        assert!((105..=111).contains(&n_made), "{n_made}");
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Reads a body that has been admitted, within its limit and its time.
 //!
-//! Invariant: memory grows only after the slot has granted it, frame by frame.
+//! Invariant: memory grows as bytes come, frame by frame, and only after the slot has granted it. What a head
+//! declares takes none.
 
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use super::problem::Refusal;
+use super::{
+    problem::Refusal,
+    uploads::{Upload, Uploads, no_room},
+};
 use crate::error::{Amount, Error};
 
 /// Bytes that are looked at before other requests get their turn: well below half a millisecond, even
@@ -19,7 +23,6 @@ pub(super) const STEP: usize = 64 << 10;
 const WHAT: &str = "body bytes";
 
 /// Within which limits a body is read.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
     /// The most bytes.
     pub(super) bytes: u64,
@@ -29,6 +32,8 @@ pub(super) struct BodyLimits {
     pub(super) arrived: Instant,
     /// How long after that its answer is of use.
     pub(super) deadline: Duration,
+    /// The other bodies, which share the room for those that are on their way.
+    pub(super) uploads: Uploads,
 }
 
 /// The length that a body declares; refuses one that is larger than `most` bytes.
@@ -50,31 +55,99 @@ pub(super) async fn read(
 ) -> Result<Bytes, Refusal> {
     let now = Instant::now();
     let until = (now + limits.timeout).min(limits.arrived + limits.deadline);
-    match tokio::time::timeout_at(until.into(), collect(body, limits.bytes, grow)).await {
-        Ok(read) => read.map_err(Refusal::from),
+    match tokio::time::timeout_at(until.into(), collect(body, &limits, grow)).await {
+        Ok(read) => read,
         Err(_) => Err(Refusal::body_timeout(until.saturating_duration_since(now))),
     }
 }
 
 async fn collect(
     mut body: Body,
-    most: u64,
+    limits: &BodyLimits,
     mut grow: impl FnMut(usize) -> Result<(), Error>,
-) -> Result<Bytes, Error> {
+) -> Result<Bytes, Refusal> {
+    let most = limits.bytes;
     let declared = declared_length(&body, most)?;
-    // Only addresses: the system gives memory for them as they are written.
-    let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0));
-    while let Some(frame) = body.frame().await {
+    let mut bytes = Growing::new(declared.unwrap_or(usize::try_from(most).unwrap_or(usize::MAX)));
+    let mut upload: Option<Upload> = None;
+    loop {
+        let ready = tokio::select! {
+            biased;
+            next = body.frame() => Some(next),
+            () = std::future::ready(()) => None,
+        };
+        let next = match (ready, &mut upload) {
+            (Some(next), _) => next,
+            (None, Some(upload)) => upload.next(&mut body).await?,
+            (None, none) => none.insert(limits.uploads.begin(bytes.len()).await?).next(&mut body).await?,
+        };
+        let Some(frame) = next else { break };
         // The cause is the connection's; what callers can act on is that the body did not come whole.
         let frame = frame.map_err(|_| Error::malformed("the body ended early, or its chunks are broken"))?;
         let Ok(data) = frame.into_data() else { continue };
         if (bytes.len() + data.len()) as u64 > most {
-            return Err(Error::TooLarge { what: WHAT, got: Amount::More, limit: most });
+            return Err(Error::TooLarge { what: WHAT, got: Amount::More, limit: most }.into());
         }
-        grow(data.len())?;
-        bytes.extend_from_slice(&data);
+        match &mut upload {
+            Some(upload) => upload.take(data.len(), &mut grow).await?,
+            None => grow(data.len())?,
+        }
+        bytes.push(&data).await?;
+        // A body in chunks of a byte has a frame for each.
+        tokio::task::consume_budget().await;
     }
-    Ok(bytes.freeze())
+    Ok(bytes.finish())
+}
+
+/// The first bytes that memory is taken for, whatever is declared.
+const FIRST: usize = 64 << 10;
+
+/// How many times as much is taken each time that more is needed.
+const GROWTH: usize = 4;
+
+/// Bytes that are copied at once where a body moves: well below half a millisecond, first touch included.
+const MOVE: usize = 256 << 10;
+
+/// Bytes that grow in memory as they come.
+struct Growing {
+    bytes: Vec<u8>,
+    /// What is not exceeded.
+    most: usize,
+}
+
+impl Growing {
+    fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), most }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends `data`, or refuses it where there is no memory for it.
+    async fn push(&mut self, data: &[u8]) -> Result<(), Error> {
+        let needed = self.len() + data.len();
+        if needed > self.bytes.capacity() {
+            let wanted = self.bytes.capacity().saturating_mul(GROWTH).max(FIRST).min(self.most).max(needed);
+            let mut larger = Vec::new();
+            larger
+                .try_reserve_exact(wanted)
+                .map_err(|_| no_room("there is no memory for more of the body at present"))?;
+            for (idx, part) in self.bytes.chunks(MOVE).enumerate() {
+                if idx > 0 {
+                    tokio::task::yield_now().await;
+                }
+                larger.extend_from_slice(part);
+            }
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +204,7 @@ mod tests {
             timeout: Duration::from_secs(3),
             arrived: Instant::now(),
             deadline: Duration::from_secs(60),
+            uploads: Uploads::with(1 << 20, 0),
         }
     }
 
@@ -194,5 +268,24 @@ mod tests {
             let refusal = run(read(chunks(&[b"1"], Then::Silence), limits, |_| Ok(()))).unwrap_err();
             assert_eq!(refusal.kind().status, StatusCode::REQUEST_TIMEOUT);
         }
+    }
+    #[test]
+    fn a_body_grows_with_what_comes_and_not_with_what_is_declared() {
+        run(async {
+            let mut bytes = Growing::new(1 << 40);
+            bytes.push(b"few").await.unwrap();
+            assert_eq!(bytes.bytes.capacity(), FIRST);
+            let data: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+            for part in data.chunks(10_000) {
+                bytes.push(part).await.unwrap();
+                assert!(bytes.bytes.capacity() <= (bytes.len() * GROWTH).max(FIRST));
+            }
+            assert_eq!(bytes.finish(), [b"few", &data[..]].concat());
+            let mut exact = Growing::new(data.len());
+            for part in data.chunks(10_000) {
+                exact.push(part).await.unwrap();
+            }
+            assert_eq!(exact.bytes.capacity(), data.len());
+        });
     }
 }

@@ -19,6 +19,7 @@ mod terms;
 mod tests;
 mod text;
 mod timing;
+mod uploads;
 mod vision;
 mod written;
 
@@ -42,8 +43,8 @@ use axum::{
 use tower::Service;
 
 /// What a listener tells about a request.
-pub use self::observe::Crowded;
-use self::{observe::Observer, problem::Refusal};
+pub use self::observe::{Listened, Objection};
+use self::{admin::Scrapes, observe::Observer, problem::Refusal, uploads::Uploads};
 /// What answers look like, for those who write them without HTTP.
 pub(crate) use self::{text::TextBody, vision::ImageBody};
 use crate::{config::Config, metrics::Metrics, pool::ModelPool};
@@ -131,12 +132,15 @@ struct Shared {
     pool: Arc<ModelPool>,
     metrics: Arc<Metrics>,
     stopping: Arc<AtomicBool>,
+    uploads: Uploads,
+    scrapes: Scrapes,
 }
 
 impl AppState {
     /// Brings together what the routes share.
     pub fn new(config: Config, pool: Arc<ModelPool>, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared { config, pool, metrics, stopping: Arc::default() }))
+        let (stopping, uploads, scrapes) = (Arc::default(), Uploads::new(&config), Scrapes::default());
+        Self(Arc::new(Shared { config, pool, metrics, stopping, uploads, scrapes }))
     }
 
     /// Every setting.
@@ -158,7 +162,16 @@ impl AppState {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    fn metrics(&self) -> &Metrics {
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    fn uploads(&self) -> &Uploads {
+        &self.0.uploads
+    }
+
+    fn scrapes(&self) -> &Scrapes {
+        &self.0.scrapes
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     any::Any,
     convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -34,11 +35,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    metrics::{InFlight, Metrics, RouteMetrics},
+    metrics::{InFlight, Metrics, NO_ROUTE, RouteMetrics},
 };
-
-/// The route of a request that matched none.
-const NO_ROUTE: &str = "none";
 
 /// What nginx made the custom for a caller that left; it is never sent.
 const CALLER_LEFT: u16 = 499;
@@ -47,9 +45,33 @@ const CALLER_LEFT: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival(pub(super) Instant);
 
-/// Marks a request on a connection beyond the limit: only probes are answered.
-#[derive(Debug, Clone, Copy)]
-pub struct Crowded;
+/// What a listener tells about a request, in its extensions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listened {
+    /// The other end of the connection, where the log is to have it.
+    pub peer: Option<SocketAddr>,
+    /// What speaks against answering it.
+    pub objection: Option<Objection>,
+}
+
+/// Why a request is not to be answered by its route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objection {
+    /// Its connection is beyond the limit: only probes are answered.
+    Crowded,
+    /// Its Host header is wrong: how.
+    Host(&'static str),
+}
+
+impl Objection {
+    fn refuses(self, route: &str) -> Option<Refusal> {
+        match self {
+            Self::Crowded if is_probe(route) => None,
+            Self::Crowded => Some(crowded()),
+            Self::Host(fault) => Some(Error::malformed(fault).into()),
+        }
+    }
+}
 
 /// How soon to try again where every connection was taken.
 const RETRY_CROWDED: Duration = Duration::from_secs(1);
@@ -129,6 +151,7 @@ impl Observer {
         F: Future<Output: IntoResponse> + Send,
     {
         let arrived = Instant::now();
+        let listened: Listened = request.extensions().get().copied().unwrap_or_default();
         let id = RequestId::of_caller(request.headers()).unwrap_or_else(|| self.0.ids.make());
         // Enabled whatever the filter lets through, so that an error always comes with its request's id.
         let span = error_span!("request", %id, trace = field::Empty);
@@ -140,14 +163,17 @@ impl Observer {
             _in_flight: self.0.metrics.in_flight(),
             arrived,
             method: request.method().clone(),
+            peer: listened.peer,
             route,
             span,
             outcome: Outcome::Open,
         };
         request.extensions_mut().insert(Arrival(arrived));
-        let is_served = is_probe(route) || request.extensions().get::<Crowded>().is_none();
+        let refused = listened.objection.and_then(|objection| objection.refuses(route));
         async move {
-            let mut response = if is_served {
+            let mut response = if let Some(refused) = refused {
+                refused.into_response()
+            } else {
                 let span = exchange.span.clone();
                 let answered = service_fn(move |request| {
                     let answer = inner(request);
@@ -156,8 +182,6 @@ impl Observer {
                 // Within the observer: a panic becomes a refusal before it is logged and dressed.
                 let mut answered = CatchPanic::custom(answered, panicked);
                 span.in_scope(|| answered.call(request)).instrument(span).await.into_response()
-            } else {
-                crowded().into_response()
             };
             let refusal = exchange.observer.dress(&mut response, &id);
             exchange.finish(response.status(), refusal.as_ref());
@@ -195,6 +219,7 @@ struct Exchange {
     _in_flight: InFlight,
     arrived: Instant,
     method: Method,
+    peer: Option<SocketAddr>,
     route: &'static str,
     span: Span,
     outcome: Outcome,
@@ -217,18 +242,18 @@ impl Exchange {
 
         let _entered = self.span.enter();
         let (method, route, status) = (&self.method, self.route, status.as_u16());
-        let ms = milliseconds(elapsed);
+        let (ms, peer) = (milliseconds(elapsed), self.peer.map(field::display));
         match refusal {
             Some(refusal) if status == 500 => {
-                error!(%method, route, status, ms, cause = &*refusal.cause(), "failed");
+                error!(%method, route, status, ms, peer, cause = &*refusal.cause(), "failed");
             }
             // Load that is shed is the server at work, not a fault of it.
             Some(refusal) if status > 500 => {
-                warn!(%method, route, status, ms, cause = &*refusal.cause(), "refused");
+                warn!(%method, route, status, ms, peer, cause = &*refusal.cause(), "refused");
             }
-            Some(refusal) => info!(%method, route, status, ms, cause = &*refusal.cause(), "refused"),
-            None if is_probe(route) => debug!(%method, route, status, ms, "answered"),
-            None => info!(%method, route, status, ms, "answered"),
+            Some(refusal) => info!(%method, route, status, ms, peer, cause = &*refusal.cause(), "refused"),
+            None if is_probe(route) => debug!(%method, route, status, ms, peer, "answered"),
+            None => info!(%method, route, status, ms, peer, "answered"),
         }
     }
 }
@@ -257,8 +282,8 @@ impl Drop for Exchange {
         let elapsed = self.arrived.elapsed();
         self.observer.responded(self.route, CALLER_LEFT, elapsed);
         let _entered = self.span.enter();
-        let ms = milliseconds(elapsed);
-        info!(method = %self.method, route = self.route, status = CALLER_LEFT, ms, "the caller left before its answer");
+        let (ms, peer) = (milliseconds(elapsed), self.peer.map(field::display));
+        info!(method = %self.method, route = self.route, status = CALLER_LEFT, ms, peer, "the caller left before its answer");
     }
 }
 

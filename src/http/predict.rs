@@ -164,7 +164,8 @@ impl Asked {
             Takes::Texts => text_form(request.headers())?,
         };
         let (bytes, timeout) = (config.limits.body.0, config.server.body_timeout);
-        let limits = BodyLimits { bytes, timeout, arrived, deadline: terms.deadline };
+        let uploads = state.uploads().clone();
+        let limits = BodyLimits { bytes, timeout, arrived, deadline: terms.deadline, uploads };
         let body = request.into_body();
         let declared = declared_length(&body, limits.bytes)?.unwrap_or(0);
         Ok(Self { arrived, terms, form, limits, declared, body })

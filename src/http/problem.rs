@@ -33,6 +33,8 @@ enum Fault {
     MethodNotAllowed,
     /// The body had not arrived after this long.
     BodyTimeout(Duration),
+    /// The body came slower than at so many bytes a second.
+    BodyTooSlow(u64),
 }
 
 /// Which item of a request is at fault.
@@ -67,6 +69,11 @@ impl Refusal {
         Self { fault: Fault::BodyTimeout(after), item: None }
     }
 
+    /// The body came slower than at `rate` bytes a second.
+    pub(super) fn body_too_slow(rate: u64) -> Self {
+        Self { fault: Fault::BodyTooSlow(rate), item: None }
+    }
+
     /// Says whether the deadline passed while the request waited.
     pub(super) fn is_late(&self) -> bool {
         matches!(self.fault, Fault::Error(Error::DeadlineExceeded { .. }))
@@ -87,7 +94,7 @@ impl Refusal {
         match &self.fault {
             Fault::NotFound => &NOT_FOUND,
             Fault::MethodNotAllowed => &METHOD_NOT_ALLOWED,
-            Fault::BodyTimeout(_) => &REQUEST_TIMEOUT,
+            Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) => &REQUEST_TIMEOUT,
             Fault::Error(error) => match error {
                 Error::ModelNotFound { .. } => &MODEL_NOT_FOUND,
                 Error::Malformed(_) => &MALFORMED,
@@ -118,6 +125,10 @@ impl Refusal {
             Fault::BodyTimeout(after) => format!(
                 "the body had not arrived after {} ms; what is left of it is not read",
                 after.as_millis()
+            )
+            .into(),
+            Fault::BodyTooSlow(rate) => format!(
+                "the body came slower than at {rate} bytes a second (server.body_rate); what is left of it is not read"
             )
             .into(),
         };
@@ -164,7 +175,7 @@ impl Refusal {
         if let Some(wait) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
-        if let Fault::BodyTimeout(_) = self.fault {
+        if let Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) = self.fault {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *response.body_mut() = Body::from(self.document(request_id));

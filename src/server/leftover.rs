@@ -54,6 +54,11 @@ impl Leftover {
         (request, leftover)
     }
 
+    /// Whether nothing of the body was left unread.
+    pub(super) fn is_drained(&self) -> bool {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     /// Reads a short rest to its end. False where some of the body stays unread.
     pub(super) async fn drained(self) -> bool {
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();

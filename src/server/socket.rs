@@ -5,9 +5,9 @@
 
 use std::{
     io,
+    os::fd::AsFd,
     pin::Pin,
     sync::Arc,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,6 +18,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
+use super::turn::{Phase, Turn};
+
 /// The longest waits on a caller.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -27,58 +29,36 @@ pub(super) struct Patience {
     pub(super) keep_alive: Duration,
     /// For the caller to take a byte of its answer.
     pub(super) write: Duration,
+    /// For a caller that is still sending when its answer is made, after which the connection closes.
+    pub(super) linger: Duration,
 }
 
-/// How long a closing socket reads on for a caller that is still sending, and how much. Closing with
-/// bytes unread resets the connection, and a reset takes the answer with it (RFC 9112, section 9.6).
-const LINGER: Duration = Duration::from_secs(10);
+impl Patience {
+    /// The same, and nothing longer than that.
+    pub(super) fn at_most(self, longest: Duration) -> Self {
+        Self {
+            head: self.head.min(longest),
+            keep_alive: self.keep_alive.min(longest),
+            write: self.write.min(longest),
+            linger: self.linger.min(longest),
+        }
+    }
+}
+
+/// How many bytes a closing socket reads on for a caller that is still sending. Closing with bytes unread resets
+/// the connection, and a reset takes the answer with it (RFC 9112, section 9.6).
 const LINGER_BYTES: usize = 64 << 20;
-
-/// Whose turn it is to speak, shared by a connection's socket and its service.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    /// Odd while a request is being answered.
-    count: AtomicU64,
-    linger: AtomicBool,
-}
-
-impl Turn {
-    /// A request's head has been read.
-    pub(super) fn begin(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Its answer is made.
-    pub(super) fn end(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Some of a request's body will never be read.
-    pub(super) fn linger(&self) {
-        self.linger.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What the socket waits for when it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaits {
-    /// The first byte of the first request.
-    First,
-    /// The first byte of the next request.
-    Next,
-    /// The rest of a request's head.
-    Head,
-    /// A body, or nothing: a request is being answered.
-    Answer,
-}
 
 /// A caller's socket.
 pub(super) struct Socket {
     stream: TcpStream,
     patience: Patience,
     turn: Arc<Turn>,
-    awaits: Awaits,
+    /// What it waits for when it reads: `Answer` where that is a body, or nothing.
+    awaits: Phase,
     seen: u64,
+    /// When an answer was made that has not all been written yet.
+    answered: Option<Instant>,
     read_timer: Pin<Box<Sleep>>,
     /// Runs while the caller takes no byte.
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -92,8 +72,9 @@ impl Socket {
             stream,
             patience,
             turn,
-            awaits: Awaits::First,
+            awaits: Phase::First,
             seen: 0,
+            answered: None,
             read_timer: Box::pin(sleep(patience.head)),
             write_timer: None,
             lingering: None,
@@ -102,17 +83,25 @@ impl Socket {
 
     /// Follows the service: a request has begun or ended since the last look.
     fn follow_turn(&mut self) {
-        let count = self.turn.count.load(Ordering::Relaxed);
+        let count = self.turn.count();
         if count == self.seen {
             return;
         }
         self.seen = count;
         if count % 2 == 1 {
-            self.awaits = Awaits::Answer;
+            self.awaits = Phase::Answer;
         } else {
-            self.awaits = Awaits::Next;
-            self.read_timer.as_mut().reset(Instant::now() + self.patience.keep_alive);
+            let now = Instant::now();
+            self.awaits = Phase::Next;
+            self.answered = Some(now);
+            self.read_timer.as_mut().reset(now + self.patience.keep_alive);
         }
+    }
+
+    /// Whether the caller has sent what the runtime has not told of yet.
+    fn has_unread(&self) -> bool {
+        let looked = self.stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+        looked.and_then(|stream| stream.peek(&mut [0])).is_ok_and(|n| n > 0)
     }
 
     fn poll_written(
@@ -121,14 +110,21 @@ impl Socket {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.write_timer = None;
+            if self.write_timer.take().is_some() {
+                self.turn.enter(self.awaits, Instant::now().into_std());
+            }
             self.follow_turn();
-            if self.awaits == Awaits::Next {
+            if self.awaits == Phase::Next {
                 // Nothing reads again until the caller sends, so it is here that the wait for it has to
                 // start. Once it is over the timer wakes the connection, whose read then ends it.
                 let _ = self.read_timer.as_mut().poll(context);
             }
             return written;
+        }
+        if self.write_timer.is_none() {
+            self.turn.enter(Phase::Stalled, Instant::now().into_std());
+        } else if self.turn.makes_way() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.patience.write)));
         ready!(timer.as_mut().poll(context));
@@ -145,21 +141,30 @@ impl AsyncRead for Socket {
         self.follow_turn();
         let filled = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buf) {
-            if buf.filled().len() > filled && matches!(self.awaits, Awaits::First | Awaits::Next) {
-                self.awaits = Awaits::Head;
-                let until = Instant::now() + self.patience.head;
-                self.read_timer.as_mut().reset(until);
+            if buf.filled().len() > filled {
+                self.turn.feed();
+                if matches!(self.awaits, Phase::First | Phase::Next) {
+                    let now = Instant::now();
+                    self.awaits = Phase::Head;
+                    self.turn.enter(Phase::Head, now.into_std());
+                    let until = now + self.patience.head;
+                    self.read_timer.as_mut().reset(until);
+                }
             }
             return Poll::Ready(read);
         }
-        if self.awaits == Awaits::Answer {
+        if self.awaits == Phase::Answer {
             return Poll::Pending;
         }
-        ready!(self.read_timer.as_mut().poll(context));
+        // A request that is on the wire already is answered first.
+        let makes_way = self.turn.makes_way() && !self.has_unread();
+        if !makes_way {
+            ready!(self.read_timer.as_mut().poll(context));
+        }
         match self.awaits {
             // As if the caller had closed: an idle connection ends without an error.
-            Awaits::First | Awaits::Next => Poll::Ready(Ok(())),
-            Awaits::Head | Awaits::Answer => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Phase::First | Phase::Next => Poll::Ready(Ok(())),
+            _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
     }
 }
@@ -188,6 +193,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Everything has been written: nobody waits on this connection but for its caller.
+        if let Some(answered) = self.answered.take() {
+            self.turn.enter(Phase::Next, answered.into_std());
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -197,11 +206,18 @@ impl AsyncWrite for Socket {
         let this = &mut *self;
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            if !this.turn.linger.load(Ordering::Relaxed) {
+            // A head that could not be read is answered, and what follows it is still coming.
+            if !this.turn.lingers() && this.awaits != Phase::Head {
                 return Poll::Ready(Ok(()));
             }
         }
-        let (timer, bytes) = this.lingering.get_or_insert_with(|| (Box::pin(sleep(LINGER)), LINGER_BYTES));
+        let (timer, bytes) = this.lingering.get_or_insert_with(|| {
+            this.turn.enter(Phase::Lingering, Instant::now().into_std());
+            (Box::pin(sleep(this.patience.linger)), LINGER_BYTES)
+        });
+        if this.turn.makes_way() {
+            return Poll::Ready(Ok(()));
+        }
         if timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));
         }

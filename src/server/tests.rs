@@ -11,9 +11,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::*;
+use super::{places::RESERVE, *};
 use crate::{
-    config::Config,
+    config::{Config, LogPeer},
     metrics::Metrics,
     pool::{ModelPool, PoolOptions, Rule},
 };
@@ -34,7 +34,7 @@ async fn serve_as(config: &ServerConfig, app: impl App, patience: Patience, drai
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut connections = Connections::new(app, config);
+    let mut connections = Connections::new(app, config, faults());
     connections.patience = patience;
     let cut = tokio::spawn(async move {
         connections
@@ -48,10 +48,15 @@ async fn serve_as(config: &ServerConfig, app: impl App, patience: Patience, drai
     Served { address, stop, cut }
 }
 
+fn faults() -> Faults {
+    Faults::new(Arc::new(Metrics::new()), LogPeer::Address)
+}
+
 const PATIENT: Patience = Patience {
     head: Duration::from_secs(60),
     keep_alive: Duration::from_secs(60),
     write: Duration::from_secs(60),
+    linger: Duration::from_secs(60),
 };
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -245,7 +250,7 @@ async fn a_request_in_the_backlog_is_answered_after_a_stop() {
         stream.write_all(b"GET /fine HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         streams.push(stream);
     }
-    let mut connections = Connections::new(app(), &Config::default().server);
+    let mut connections = Connections::new(app(), &Config::default().server, faults());
     connections.accept_until(&listener, std::future::ready(())).await;
     connections.accept_backlog(listener).await;
     let finish = tokio::spawn(connections.finish(DRAIN));
@@ -255,34 +260,150 @@ async fn a_request_in_the_backlog_is_answered_after_a_stop() {
     assert_eq!(finish.await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_full_server_answers_probes_and_refuses_the_rest_until_there_is_room() {
-    let config = ServerConfig { max_connections: 1, ..Config::default().server };
+/// The real routes, and those of `more` before them.
+fn routes(more: Router) -> Router {
     let options = PoolOptions { workers: 1, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
-    let app = Routes::new(AppState::new(
+    more.fallback_service(Routes::new(AppState::new(
         Config::default(),
         Arc::new(ModelPool::start(&options, Vec::new(), &Metrics::new()).unwrap()),
         Arc::new(Metrics::new()),
-    ));
-    let served = serve_as(&config, app, PATIENT, DRAIN).await;
-    let ask = async |path: &str| {
-        let mut stream = TcpStream::connect(served.address).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-        let (head, body) = answer_of(&mut stream).await;
-        (stream, head, body)
-    };
-    let (first, head, _) = ask("/v1/models").await;
-    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    )))
+}
 
-    let (mut probe, head, _) = ask("/healthz").await;
+/// A server of all routes with so many regular places.
+async fn serve_routes(places: usize) -> Served {
+    let config = ServerConfig { max_connections: places, ..Config::default().server };
+    serve_as(&config, routes(app()), PATIENT, DRAIN).await
+}
+
+async fn ask(address: SocketAddr, path: &str) -> (TcpStream, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let (head, body) = answer_of(&mut stream).await;
+    (stream, head, body)
+}
+
+/// Sends a body without its last byte to a route that reads it, and waits until it is being read: a
+/// connection that nobody may end.
+async fn busy(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "POST /read HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(answer_of(&mut stream).await.0.starts_with("http/1.1 100"));
+    stream
+}
+
+#[tokio::test]
+async fn where_every_place_is_busy_probes_are_answered_and_the_rest_refused_until_there_is_room() {
+    let config = ServerConfig { max_connections: 1, ..Config::default().server };
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let finish = Arc::new(tokio::sync::Notify::new());
+    let served = serve_as(&config, routes(held(tell, finish.clone())), PATIENT, DRAIN).await;
+    let mut first = TcpStream::connect(served.address).await.unwrap();
+    first.write_all(HELD).await.unwrap();
+    assert_eq!(told.recv().await, Some("asked"));
+
+    let (mut probe, head, _) = ask(served.address, "/healthz").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
     assert!(at_end(&mut probe).await);
-    let (mut refused, head, body) = ask("/v1/models").await;
+    let (mut refused, head, body) = ask(served.address, "/v1/models").await;
     assert!(head.starts_with("http/1.1 503") && head.contains("retry-after: 1\r\n"), "{head}");
     assert!(head.contains("connection: close") && body.contains("server.max_connections"), "{head}{body}");
     assert!(at_end(&mut refused).await);
 
-    drop(first);
-    // The place is free once the server has seen the first caller leave.
-    while !ask("/v1/models").await.1.starts_with("http/1.1 200") {}
+    finish.notify_one();
+    assert_eq!(answer_of(&mut first).await.1, "finished");
+    // It is idle now, and makes way.
+    let (_second, head, _) = ask(served.address, "/v1/models").await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{head}");
+    assert!(at_end(&mut first).await);
+}
+
+#[tokio::test]
+async fn where_every_place_is_taken_the_connection_that_is_idle_longest_makes_way() {
+    let served = serve_routes(3).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 {
+        idle.push(ask(served.address, "/healthz").await.0);
+    }
+    for round in 0..6 {
+        let (newcomer, head, _) = ask(served.address, "/v1/models").await;
+        assert!(head.starts_with("http/1.1 200") && !head.contains("connection: close"), "{round}: {head}");
+        assert!(at_end(&mut idle.remove(0)).await, "{round}");
+        idle.push(newcomer);
+        // Those that stay are served on.
+        for stream in &mut idle {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            assert!(answer_of(stream).await.0.starts_with("http/1.1 200"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_that_send_nothing_or_half_a_head_make_way_after_a_second() {
+    let served = serve_routes(2).await;
+    let _silent = TcpStream::connect(served.address).await.unwrap();
+    let mut slow = TcpStream::connect(served.address).await.unwrap();
+    slow.write_all(b"GET /healthz HT").await.unwrap();
+    let mut newcomers = Vec::new();
+    while newcomers.len() < 2 {
+        let (newcomer, head, _) = ask(served.address, "/v1/models").await;
+        // Until then there is the reserve.
+        assert!(head.starts_with("http/1.1 200") || head.contains("connection: close"), "{head}");
+        if !head.contains("connection: close") {
+            newcomers.push(newcomer);
+        }
+    }
+    assert!(slow.read_u8().await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_holds_the_reserve() {
+    let served = serve_routes(1).await;
+    let busy = busy(served.address).await;
+    let mut hogs = Vec::new();
+    for n in 0..4 * RESERVE {
+        let mut hog = TcpStream::connect(served.address).await.unwrap();
+        let refused = b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n";
+        // Half of them are refused and then send nothing, half send nothing from the start.
+        if n % 2 == 0 {
+            hog.write_all(refused).await.unwrap();
+        }
+        hogs.push(hog);
+        let (_, head, _) = ask(served.address, "/healthz").await;
+        assert!(head.starts_with("http/1.1 200"), "{n}: {head}");
+    }
+    drop(busy);
+}
+
+#[tokio::test]
+async fn requests_sent_at_once_are_answered_in_order() {
+    let served = serve(app(), PATIENT, DRAIN).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let pair =
+        "GET /fine HTTP/1.1\r\nhost: x\r\n\r\nPOST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
+    stream.write_all(pair.repeat(500).as_bytes()).await.unwrap();
+    for _ in 0..500 {
+        assert_eq!(answer_of(&mut stream).await.1, "fine");
+        assert_eq!(answer_of(&mut stream).await.1, "3");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_being_read_is_not_cut_for_a_newcomer() {
+    let long = "x".repeat(8 << 20);
+    let text = long.clone();
+    let app = app().route("/long", get(async || text));
+    let config = ServerConfig { max_connections: 1, ..Config::default().server };
+    let served = serve_as(&config, app, PATIENT, DRAIN).await;
+    let mut reader = TcpStream::connect(served.address).await.unwrap();
+    reader.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // More than the kernel holds for a reader: the rest waits in the server.
+    reader.read_u8().await.unwrap();
+    let (_, head, _) = ask(served.address, "/fine").await;
+    assert!(head.contains("connection: close"), "there is the reserve: {head}");
+    let mut rest = Vec::new();
+    while rest.len() < long.len() {
+        assert!(reader.read_buf(&mut rest).await.unwrap() > 0, "cut after {} bytes", rest.len());
+    }
 }

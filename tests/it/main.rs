@@ -27,6 +27,8 @@ mod memory;
 #[cfg(test)]
 mod photos;
 #[cfg(test)]
+mod scarce;
+#[cfg(test)]
 mod soak;
 #[cfg(test)]
 mod stop;

@@ -1,0 +1,247 @@
+//! What a connection does at present, as its socket, its service and whoever looks for a place see it.
+//!
+//! Invariant: a connection whose request is being answered is never asked to make way.
+
+use std::{
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+/// A connection's place. Dropping it gives the place back.
+pub(super) struct Seat {
+    pub(super) kind: SeatKind,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    pub(super) fn new(kind: SeatKind, permit: OwnedSemaphorePermit) -> Self {
+        Self { kind, _permit: permit }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SeatKind {
+    Regular,
+    /// Beyond the limit: one request is answered.
+    Reserve,
+}
+
+/// How long a connection holds its place without progress before it may be asked to make way, where it is not
+/// between two requests: then it may at once.
+const REGULAR_GRACE: Duration = Duration::from_secs(1);
+const RESERVE_GRACE: Duration = Duration::from_millis(50);
+
+/// What a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waits for the first byte of its first request.
+    First,
+    /// Waits for the first byte of its next request.
+    Next,
+    /// Waits for the rest of a request's head.
+    Head,
+    /// Answers a request.
+    Answer,
+    /// Waits for the caller to take some of its answer.
+    Stalled,
+    /// Is closed on this side, and reads on for a caller that is still sending.
+    Lingering,
+}
+
+const PHASES: [Phase; 6] =
+    [Phase::First, Phase::Next, Phase::Head, Phase::Answer, Phase::Stalled, Phase::Lingering];
+
+/// Bits of a phase beside its time.
+const PHASE_BITS: u32 = 3;
+
+/// Times are told from here: an atomic number holds them.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Shared by a connection's socket and its service, and by the places.
+pub(super) struct Turn {
+    /// Odd while a request is being answered.
+    count: AtomicU64,
+    linger: AtomicBool,
+    /// Bytes have come from the socket since the last head was read.
+    fed: AtomicBool,
+    /// The phase, and since when in microseconds.
+    phase: AtomicU64,
+    kind: SeatKind,
+    seat: Mutex<Option<Seat>>,
+    makes_way: AtomicBool,
+    asked: Notify,
+}
+
+impl Turn {
+    /// Of a connection that has just been accepted.
+    pub(super) fn new(seat: Seat) -> Self {
+        let turn = Self {
+            count: AtomicU64::new(0),
+            linger: AtomicBool::new(false),
+            fed: AtomicBool::new(false),
+            phase: AtomicU64::new(0),
+            kind: seat.kind,
+            seat: Mutex::new(Some(seat)),
+            makes_way: AtomicBool::new(false),
+            asked: Notify::new(),
+        };
+        turn.enter(Phase::First, Instant::now());
+        turn
+    }
+
+    /// The place that it was accepted with.
+    pub(super) fn kind(&self) -> SeatKind {
+        self.kind
+    }
+
+    /// A request's head has been read. Gives whether its bytes have come since the last one: where they lay
+    /// ready, the caller pipelines.
+    pub(super) fn begin(&self) -> Came {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(Phase::Answer as u64, Ordering::Relaxed);
+        if self.fed.swap(false, Ordering::Relaxed) { Came::Now } else { Came::Before }
+    }
+
+    /// Its answer is made.
+    pub(super) fn end(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a request has begun or ended.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes have come.
+    pub(super) fn feed(&self) {
+        self.fed.store(true, Ordering::Relaxed);
+    }
+
+    /// Some of a request's body will never be read.
+    pub(super) fn linger(&self) {
+        self.linger.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.linger.load(Ordering::Relaxed)
+    }
+
+    /// Enters a phase.
+    pub(super) fn enter(&self, phase: Phase, now: Instant) {
+        let since = now.saturating_duration_since(*EPOCH).as_micros() as u64;
+        self.phase.store(since << PHASE_BITS | phase as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let packed = self.phase.load(Ordering::Relaxed);
+        PHASES[(packed & ((1 << PHASE_BITS) - 1)) as usize % PHASES.len()]
+    }
+
+    /// For how long the connection has held its place for nothing; `None` while it should be left alone.
+    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
+        if self.makes_way() {
+            return None;
+        }
+        let packed = self.phase.load(Ordering::Relaxed);
+        let since = *EPOCH + Duration::from_micros(packed >> PHASE_BITS);
+        let idle = now.saturating_duration_since(since);
+        let grace = match self.kind {
+            SeatKind::Regular => REGULAR_GRACE,
+            SeatKind::Reserve => RESERVE_GRACE,
+        };
+        match self.phase() {
+            Phase::Answer => None,
+            Phase::Next => Some(idle),
+            Phase::First | Phase::Head | Phase::Stalled | Phase::Lingering => {
+                Some(idle).filter(|idle| *idle >= grace)
+            }
+        }
+    }
+
+    /// Asks the connection to end as soon as no request is in it, and takes its place, if it has one.
+    pub(super) fn make_way(&self) -> Option<Seat> {
+        self.makes_way.store(true, Ordering::Release);
+        self.asked.notify_one();
+        self.leave()
+    }
+
+    /// Whether the connection has been asked to end.
+    pub(super) fn makes_way(&self) -> bool {
+        self.makes_way.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection is asked to end.
+    pub(super) async fn asked_to_make_way(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Takes the connection's place, if it has one.
+    pub(super) fn leave(&self) -> Option<Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// When the bytes of a head came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// Since the last head was read.
+    Now,
+    /// With an earlier request.
+    Before,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn turn(kind: SeatKind) -> Turn {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Turn::new(Seat::new(kind, permit))
+    }
+
+    #[test]
+    fn only_what_makes_no_progress_is_idle() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(2);
+        for (kind, grace) in [(SeatKind::Regular, REGULAR_GRACE), (SeatKind::Reserve, RESERVE_GRACE)] {
+            let turn = turn(kind);
+            for phase in PHASES {
+                turn.enter(phase, now);
+                assert_eq!(turn.phase(), phase);
+                let at_once = turn.idle(now + Duration::from_micros(10));
+                assert_eq!(at_once.is_some(), phase == Phase::Next, "{phase:?}");
+                assert_eq!(turn.idle(later).is_some(), phase != Phase::Answer, "{phase:?}");
+                assert_eq!(turn.idle(now + grace).is_some(), phase != Phase::Answer, "{phase:?}");
+            }
+            turn.begin();
+            assert_eq!(turn.idle(later), None);
+        }
+    }
+
+    #[test]
+    fn a_place_is_given_up_once() {
+        let turn = turn(SeatKind::Regular);
+        turn.enter(Phase::Next, Instant::now());
+        assert!(turn.make_way().is_some() && turn.makes_way());
+        assert!(turn.make_way().is_none() && turn.leave().is_none());
+        assert_eq!(turn.idle(Instant::now()), None, "it has none to give");
+    }
+
+    #[test]
+    fn a_head_that_lay_ready_came_before() {
+        let turn = turn(SeatKind::Regular);
+        turn.feed();
+        assert_eq!([turn.begin(), turn.begin()], [Came::Now, Came::Before]);
+        turn.feed();
+        assert_eq!(turn.begin(), Came::Now);
+    }
+}
