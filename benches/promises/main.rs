@@ -1,7 +1,7 @@
 //! What is claimed of the scheduler as its callers see it, through HTTP: a table per claim with what
 //! was measured, the bar, and whether it is met.
 //!
-//! `cargo bench --bench promises` measures all of them, in less than four minutes; `-- overload` or
+//! `cargo bench --bench promises` measures all of them, in about six minutes; `-- overload` or
 //! another of their names only that one. Where a figure is compared with another, both are of this run
 //! and taken in alternation. The callers run on the same cores, and what they use is printed where it
 //! matters.
@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark answers with tables")]
 
 mod child;
+mod harm;
 mod health;
 mod hurry;
 mod nothing;
@@ -28,13 +29,14 @@ use self::support::client::Failure;
 /// A claim's name on the command line, and how it is measured with so many workers.
 type Claim = (&'static str, fn(usize) -> Result<(), Failure>);
 
-const CLAIMS: [Claim; 6] = [
+const CLAIMS: [Claim; 7] = [
     ("refusals", refusals::measure),
     ("health", health::measure),
     ("one-core", |_| health::measure_confined()),
     ("overhead", |_| overhead::measure()),
     ("hurry", hurry::measure),
     ("overload", |_| overload::measure()),
+    ("harm", harm::measure),
 ];
 
 fn main() -> Result<(), Failure> {
