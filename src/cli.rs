@@ -93,8 +93,8 @@ enum Command {
     ///
     /// The files take the way that requests take, without HTTP, and one line of JSON is printed for
     /// each answer, in the order of the files: the answer, and what it cost. A model of images takes
-    /// a picture per file: JPEG, PNG or WebP. A model of texts takes a text per line; empty lines
-    /// are skipped. The code is 1 where an input was not answered; its line then says why.
+    /// a picture per file: JPEG, PNG, WebP, GIF, BMP or TIFF. A model of texts takes a text per line;
+    /// empty lines are skipped. The code is 1 where an input was not answered; its line then says why.
     Predict(predict::Predict),
     /// Check the settings and the models, and measure both
     ///

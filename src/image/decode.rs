@@ -1,22 +1,37 @@
 //! Tells a format by its first bytes, and refuses those that are not served.
 
-use super::{Channels, ImageLimits, Picture, jpeg, png, survey::cut_off, webp};
+use super::{Channels, ImageLimits, Picture, bmp, gif, jpeg, png, survey::cut_off, tiff, webp};
 use crate::error::Error;
 
 /// What callers may send instead.
-const ALLOWED: &str = "images are read as JPEG, PNG or WebP";
+const ALLOWED: &str = "images are read as JPEG, PNG, WebP, GIF, BMP or TIFF";
+const ALLOWED_FOR_HEIC: &str = "images are read as JPEG, PNG, WebP, GIF, BMP or TIFF; convert it, for example with \
+    `heif-convert photo.heic photo.jpg`, or let an iPhone take JPEGs: Settings, Camera, Formats, Most Compatible";
+const ALLOWED_FOR_AVIF: &str = "images are read as JPEG, PNG, WebP, GIF, BMP or TIFF; convert it, for example with \
+    `avifdec picture.avif picture.png`";
 
 /// Decodes a picture of any format that is served.
 pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Result<Picture, Error> {
     match bytes {
-        [] => Err(Error::invalid("the image is empty: send the bytes of a JPEG, PNG or WebP file")),
+        [] => Err(Error::invalid("the image is empty: send the bytes of an image file, for example a JPEG")),
         [0xff, 0xd8, 0xff, ..] => jpeg::decode(bytes, limits, wanted),
         _ if bytes.starts_with(png::SIGNATURE) => png::decode(bytes, limits, wanted),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
             webp::decode(bytes, limits, wanted)
         }
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => gif::decode(bytes, limits, wanted),
+        [b'B', b'M', ..] if bmp::is_bitmap(bytes) => bmp::decode(bytes, limits, wanted),
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => tiff::decode(bytes, limits, wanted),
         _ if is_begun(bytes) => Err(cut_off("image")),
-        _ => Err(Error::Unsupported { got: looks_like(bytes).to_owned(), allowed: ALLOWED }),
+        _ => {
+            let got = looks_like(bytes);
+            let allowed = match got {
+                "a HEIC image" => ALLOWED_FOR_HEIC,
+                "an AVIF image" => ALLOWED_FOR_AVIF,
+                _ => ALLOWED,
+            };
+            Err(Error::Unsupported { got: got.to_owned(), allowed })
+        }
     }
 }
 
@@ -25,7 +40,9 @@ fn is_begun(bytes: &[u8]) -> bool {
     let riff = bytes.len() < 12
         && b"RIFF".starts_with(&bytes[..bytes.len().min(4)])
         && b"WEBP".starts_with(bytes.get(8..).unwrap_or_default());
-    riff || png::SIGNATURE.starts_with(bytes) || [0xff, 0xd8, 0xff].starts_with(bytes)
+    let signatures: [&[u8]; 7] =
+        [png::SIGNATURE, &[0xff, 0xd8, 0xff], b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"];
+    riff || signatures.iter().any(|signature| signature.starts_with(bytes))
 }
 
 /// Names the format of a file that is not served, for the refusal.
@@ -33,9 +50,7 @@ fn looks_like(bytes: &[u8]) -> &'static str {
     let start = bytes.trim_ascii_start();
     let is_text = |tag: &str| start.get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag.as_bytes()));
     match bytes {
-        [b'G', b'I', b'F', b'8', ..] => "a GIF image",
-        [b'B', b'M', ..] => "a BMP image",
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF or raw camera image",
+        [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => "a BigTIFF image",
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand {
             [b'a', b'v', b'i', b'f' | b's', ..] => "an AVIF image",
             [b'h', b'e', b'i' | b'v', ..] | [b'm', b'i', b'f', b'1', ..] => "a HEIC image",
@@ -77,12 +92,10 @@ mod tests {
 
     #[test]
     fn formats_that_are_not_served_are_named() {
-        let cases: [(&[u8], &str); 16] = [
-            (b"GIF89a\x01\0\x01\0", "a GIF image"),
-            (b"BM\x46\0\0\0", "a BMP image"),
-            (b"II*\0\x08\0\0\0", "a TIFF or raw camera image"),
-            (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF image"),
-            (b"\0\0\0\x20ftypheic\0\0\0\0", "a HEIC image"),
+        let cases: [(&[u8], &str); 14] = [
+            (b"II+\0\x08\0\0\0", "a BigTIFF image"),
+            (b"BMW builds cars and bikes", "a file that is no known image"),
+            (b"GIF88a\x01\0\x01\0", "a file that is no known image"),
             (b"\0\0\0\x20ftypisom\0\0\0\0", "a video or another ISO media file"),
             (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
             (b"%PDF-1.7", "a PDF"),
@@ -97,6 +110,18 @@ mod tests {
         ];
         for (bytes, got) in cases {
             assert_eq!(refusal(bytes), Error::Unsupported { got: got.to_owned(), allowed: ALLOWED });
+        }
+    }
+
+    #[test]
+    fn what_phones_write_and_is_not_served_is_named_with_how_to_convert_it() {
+        for (bytes, named, how) in [
+            (b"\0\0\0\x20ftypheic\0\0\0\0", "a HEIC image", "heif-convert"),
+            (b"\0\0\0\x20ftypmif1\0\0\0\0", "a HEIC image", "Most Compatible"),
+            (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF image", "avifdec"),
+        ] {
+            let error = refusal(bytes).to_string();
+            assert!(error.contains(named) && error.contains(how), "{error}");
         }
     }
 
@@ -194,9 +219,12 @@ mod tests {
         assert!((pixels..=pixels + file).contains(&needs(&jpeg, Channels::Gray)));
         assert!((3 * pixels..=3 * pixels + file).contains(&needs(&jpeg, Channels::Rgb)));
         assert!(needs(&progressive, Channels::Gray) >= (1 + 2) * pixels, "a coefficient of 16 bits a sample");
-        assert_eq!(needs(&pictures::png(&drawing), Channels::Gray), pixels);
-        assert_eq!(needs(&pictures::png(&drawing), Channels::Rgb), 3 * pixels);
-        assert_eq!(needs(&pictures::webp(&drawing), Channels::Gray), (3 + 1 + 4) * pixels);
+        // Inflated rows are gathered in a vector that grows.
+        let gathered = 3 * (80 * 60 * 3 + (20 << 10));
+        assert!((pixels..=pixels + gathered).contains(&needs(&pictures::png(&drawing), Channels::Gray)));
+        assert!(
+            (3 * pixels..=3 * pixels + gathered).contains(&needs(&pictures::png(&drawing), Channels::Rgb))
+        );
         let enough = ImageLimits { memory: needs(&progressive, Channels::Rgb), ..LIMITS };
         assert!(decode(&progressive, enough, Channels::Rgb).is_ok());
     }

@@ -3,24 +3,32 @@
 //! Invariant: nothing is allocated for pixels before the header's size is within [`ImageLimits`],
 //! and a picture is whole or an error, never half. The only room that names image codecs.
 //!
-//! - `decode` tells formats apart; `jpeg`, `png` and `webp` `survey` a file before its decoder runs,
-//!   and keep of the decoder's `layout` what is wanted.
+//! - `decode` tells formats apart; `jpeg`, `png`, `webp` (with `vp8` and `vp8l`), `gif`, `bmp` and `tiff` survey a
+//!   file before its decoder runs, run it `metered`, and keep of the decoder's `layout` what is wanted.
 //! - `orientation` and `geometry` are arithmetic: which samples of the stored picture a row shows.
 //! - `resize` fills a row with a region, `letterbox` one with a whole picture; `samples` turns levels into
 //!   the numbers that a network takes.
 
+mod bmp;
+#[cfg(test)]
+mod corpus;
 mod decode;
 mod geometry;
+mod gif;
 #[cfg(test)]
 mod golden;
 mod jpeg;
 mod layout;
 mod letterbox;
+mod metered;
 mod orientation;
 mod png;
 mod resize;
 mod samples;
 mod survey;
+mod tiff;
+mod vp8;
+mod vp8l;
 mod webp;
 
 use crate::error::Error;
@@ -78,8 +86,8 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Decodes a JPEG, PNG or WebP, the first frame where there are several. Transparency is
-    /// composited over black. A picture of grey samples stays grey even if colours are `wanted`;
+    /// Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF, the first frame or page where there are several.
+    /// Transparency is composited over black. A picture of grey samples stays grey even if colours are `wanted`;
     /// one of colours becomes luma if grey is.
     ///
     /// # Errors

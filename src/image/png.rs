@@ -1,35 +1,52 @@
-//! PNG: every colour type and depth, interlaced or not; of an animation the default picture.
+//! PNG: every colour type and depth, interlaced or not; of an animation the default picture; Apple's CgBI form.
 //!
 //! Invariant: only image data is ever inflated, and no more of it than the picture has rows. Text
 //! and profile chunks are skipped as they are stored, so it costs nothing what they inflate to.
 
-use std::io::Cursor;
-
+use flate2::Crc;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Transformations};
 
 use super::{
     Channels, ImageLimits, Picture, Size,
     layout::Layout,
+    metered::{Metered, within},
     orientation::Orientation,
-    survey::{Survey, admit, afford, cut_off, damaged},
+    survey::{admit, cut_off, damaged},
 };
 use crate::error::Error;
 
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 const FORMAT: &str = "PNG image";
+const APPLE: &str = "Apple CgBI PNG image";
 
 pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Result<Picture, Error> {
-    let Survey { size, orientation } = survey(bytes, limits)?;
-    let mut decoder = Decoder::new(Cursor::new(bytes));
+    let survey = survey(bytes, limits)?;
+    let foreseen = survey.foreseen(wanted);
+    if survey.is_apple {
+        return within(foreseen + bytes.len() as u64, limits, || {
+            pixels(&survey, &standard(bytes), wanted).map_err(|error| match error {
+                Error::Malformed(_) => damaged(APPLE, error),
+                other => other,
+            })
+        });
+    }
+    within(foreseen, limits, || pixels(&survey, bytes, wanted))
+}
+
+fn pixels(survey: &Survey, bytes: &[u8], wanted: Channels) -> Result<Picture, Error> {
+    let size = survey.size;
+    let mut decoder = Decoder::new(Metered::new(bytes));
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
+    // Apple's streams have no sum; those of the chunks are checked where they are put together.
+    decoder.ignore_checksums(survey.is_apple);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(refusal)?;
-    if reader
-        .info()
-        .frame_control()
-        .is_some_and(|frame| (frame.width, frame.height) != (size.width, size.height))
-    {
+    if reader.info().size() != (size.width, size.height) {
+        return Err(contradiction());
+    }
+    let frame = reader.info().frame_control().map_or((size.width, size.height), |f| (f.width, f.height));
+    if frame != (size.width, size.height) {
         return Err(damaged(FORMAT, "its first frame is not as large as the picture"));
     }
     let layout = match reader.output_color_type() {
@@ -41,28 +58,33 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Res
             return Err(Error::Internal(format!("the PNG decoder made {color:?} of {depth:?} bits")));
         }
     };
+    if layout.count() > survey.layout.count() {
+        return Err(contradiction());
+    }
     let channels = layout.kept(wanted);
     let row_bytes = size.width as usize * layout.count();
-    let mut samples = Vec::new();
-    let whole = if reader.info().interlaced { layout.count() } else { 0 };
-    afford(size.pixels() * (whole + channels.count()) as u64, limits)?;
+    let mut samples = Vec::with_capacity(size.pixels() as usize * channels.count());
+    let mut keep = |row: &mut [u8]| {
+        if survey.is_apple {
+            from_apple(row, layout);
+        }
+        layout.append(row, channels, &mut samples);
+    };
     if reader.info().interlaced {
         // Passes are scattered over the picture, so it is needed whole before it is converted.
         let mut pixels = vec![0; row_bytes * size.height as usize];
         reader.next_frame(&mut pixels).map_err(refusal)?;
-        samples.reserve_exact(size.pixels() as usize * channels.count());
-        layout.append(&pixels, channels, &mut samples);
+        keep(&mut pixels);
     } else {
-        samples.reserve_exact(size.pixels() as usize * channels.count());
         let mut row = vec![0; row_bytes];
         for _ in 0..size.height {
             reader.read_row(&mut row).map_err(refusal)?;
-            layout.append(&row, channels, &mut samples);
+            keep(&mut row);
         }
         // Checks the sum over the last chunk of image data.
         reader.read_row(&mut row).map_err(refusal)?;
     }
-    Ok(Picture { samples, channels, stored: size, orientation })
+    Ok(Picture { samples, channels, stored: size, orientation: survey.orientation })
 }
 
 fn refusal(error: DecodingError) -> Error {
@@ -73,32 +95,151 @@ fn refusal(error: DecodingError) -> Error {
     }
 }
 
+fn contradiction() -> Error {
+    damaged(FORMAT, "its headers contradict each other")
+}
+
+/// Turns Apple's blue, green, red and alpha around. Its samples are multiplied by alpha already, which is what
+/// compositing over black makes of them.
+fn from_apple(pixels: &mut [u8], layout: Layout) {
+    pixels.chunks_exact_mut(layout.count()).for_each(|pixel| {
+        pixel.swap(0, 2);
+        pixel[3..].fill(255);
+    });
+}
+
+/// Makes a standard file of one that Xcode has "optimised": image data without a header and a sum of zlib become
+/// one chunk with both. Their sums are of zeros.
+fn standard(bytes: &[u8]) -> Vec<u8> {
+    let chunks = || Chunks::of(bytes);
+    let data = || chunks().filter(|(name, _)| *name == b"IDAT");
+    let n_bytes = 2 + 4 + data().map(|(_, data)| data.len()).sum::<usize>();
+    let mut file = Vec::with_capacity(bytes.len() + SIGNATURE.len());
+    file.extend(SIGNATURE);
+    let mut put = |length: usize, name: &[u8], contents: &mut dyn Iterator<Item = &[u8]>| {
+        file.extend((length as u32).to_be_bytes());
+        file.extend(name);
+        contents.for_each(|content| file.extend(content));
+        file.extend([0; 4]);
+    };
+    let header = chunks().find(|(name, _)| *name == b"IHDR").map_or([].as_slice(), |(_, data)| data);
+    put(header.len(), b"IHDR", &mut [header].into_iter());
+    let zlib = [0x78, 0x01].as_slice();
+    let parts = data().map(|(_, data)| data);
+    put(n_bytes, b"IDAT", &mut [zlib].into_iter().chain(parts).chain([[0; 4].as_slice()]));
+    put(0, b"IEND", &mut std::iter::empty());
+    file
+}
+
+/// What the chunks say, without a pixel decoded.
+struct Survey {
+    size: Size,
+    orientation: Orientation,
+    /// What the pixels may be at most, by the colour type and whether transparency is there.
+    layout: Layout,
+    bits: u64,
+    is_interlaced: bool,
+    is_apple: bool,
+    /// Bytes of the note that the decoder copies.
+    exif: u64,
+}
+
+impl Survey {
+    /// What decoding takes, in bytes.
+    fn foreseen(&self, wanted: Channels) -> u64 {
+        let width = u64::from(self.size.width);
+        let raw = width * self.bits / 8 + 2;
+        let row = width * self.layout.count() as u64;
+        let whole = if self.is_interlaced { self.size.pixels() * self.layout.count() as u64 } else { 0 };
+        let kept = self.size.pixels() * self.layout.kept(wanted).count() as u64;
+        // Inflated data wait for their rows: up to 128 kB or four rows, a window of 32 kB, and what comes next, in
+        // a vector that grows. A note is gathered in another one, and copied.
+        let waiting = (4 * raw).max(128 << 10) + 2 * raw + (48 << 10);
+        let waiting = waiting.min(raw * u64::from(self.size.height) + (16 << 10)) * 3;
+        kept + whole + 2 * row + 2 * raw + waiting + 4 * self.exif
+    }
+}
+
 /// Walks the chunks to the last one (W3C PNG, 5.3), inflating nothing.
 fn survey(bytes: &[u8], limits: ImageLimits) -> Result<Survey, Error> {
-    let mut chunks = Chunks { rest: bytes.get(SIGNATURE.len()..).unwrap_or_default() };
-    let size = match chunks.next() {
-        Some((b"IHDR", [w0, w1, w2, w3, h0, h1, h2, h3, ..])) => Size {
-            width: u32::from_be_bytes([*w0, *w1, *w2, *w3]),
-            height: u32::from_be_bytes([*h0, *h1, *h2, *h3]),
-        },
-        Some(_) => return Err(damaged(FORMAT, "its first chunk is not its header")),
-        None => return Err(cut_off(FORMAT)),
+    let mut chunks = Chunks::of(bytes);
+    let mut first = chunks.next();
+    let is_apple = matches!(first, Some((b"CgBI", _)));
+    let format = if is_apple { APPLE } else { FORMAT };
+    if is_apple {
+        first = chunks.next();
+    }
+    let (size, depth, colour, is_interlaced) = match first {
+        Some((b"IHDR", [w0, w1, w2, w3, h0, h1, h2, h3, depth, colour, _, _, interlace, ..])) => {
+            let width = u32::from_be_bytes([*w0, *w1, *w2, *w3]);
+            let height = u32::from_be_bytes([*h0, *h1, *h2, *h3]);
+            (Size { width, height }, *depth, *colour, *interlace != 0)
+        }
+        Some(_) => return Err(damaged(format, "its first chunk is not its header")),
+        None => return Err(cut_off(format)),
     };
     admit(size, limits)?;
-    let mut orientation = Orientation::default();
-    for (name, data) in chunks {
+    if is_apple && (!matches!(colour, 2 | 6) || depth != 8) {
+        return Err(Error::Unsupported {
+            got: "an Apple CgBI PNG of a rare kind".to_owned(),
+            allowed: "Apple's CgBI PNGs are read with 8 bits of red, green and blue, with or without alpha",
+        });
+    }
+    let mut survey = Survey {
+        size,
+        orientation: Orientation::default(),
+        layout: layout(colour, false),
+        bits: u64::from(depth) * [1, 1, 3, 1, 2, 1, 4].get(usize::from(colour)).copied().unwrap_or(4),
+        is_interlaced,
+        is_apple,
+        exif: 0,
+    };
+    while let Some((name, data)) = chunks.next() {
         match name {
-            b"eXIf" => orientation = Orientation::from_exif(data),
-            b"IEND" => return Ok(Survey { size, orientation }),
+            b"eXIf" => {
+                survey.orientation = Orientation::from_exif(data);
+                survey.exif = survey.exif.max(data.len() as u64);
+            }
+            b"tRNS" => survey.layout = layout(colour, true),
+            b"IDAT" if is_apple && !chunks.is_sound(name, data) => {
+                return Err(damaged(APPLE, "the checksum of its image data is wrong"));
+            }
+            b"IEND" => return Ok(survey),
             _ => {}
         }
     }
-    Err(cut_off(FORMAT))
+    Err(cut_off(format))
+}
+
+/// What pixels of a colour type become.
+fn layout(colour: u8, has_transparency: bool) -> Layout {
+    match (colour, has_transparency) {
+        (0, false) => Layout::Gray,
+        (0, true) | (4, _) => Layout::GrayAlpha,
+        (2 | 3, false) => Layout::Rgb,
+        _ => Layout::Rgba,
+    }
 }
 
 /// The chunks that lie whole within the bytes: name and content.
 struct Chunks<'a> {
     rest: &'a [u8],
+    /// As it is stored, of the chunk that was given last.
+    checksum: u32,
+}
+
+impl<'a> Chunks<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes.get(SIGNATURE.len()..).unwrap_or_default(), checksum: 0 }
+    }
+
+    /// Returns whether the chunk that was given last has the right checksum.
+    fn is_sound(&self, name: &[u8; 4], data: &[u8]) -> bool {
+        let mut crc = Crc::new();
+        crc.update(name);
+        crc.update(data);
+        crc.sum() == self.checksum
+    }
 }
 
 impl<'a> Iterator for Chunks<'a> {
@@ -108,8 +249,8 @@ impl<'a> Iterator for Chunks<'a> {
         let (length, rest) = self.rest.split_first_chunk()?;
         let (name, rest) = rest.split_first_chunk()?;
         let (data, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        let (_checksum, rest) = rest.split_first_chunk::<4>()?;
-        self.rest = rest;
+        let (checksum, rest) = rest.split_first_chunk::<4>()?;
+        (self.rest, self.checksum) = (rest, u32::from_be_bytes(*checksum));
         Some((name, data))
     }
 }

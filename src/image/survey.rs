@@ -32,6 +32,8 @@ pub(super) fn admit(size: Size, limits: ImageLimits) -> Result<(), Error> {
 
 /// Refuses a picture whose decoder would take `bytes` of memory, where that is more than allowed.
 pub(super) fn afford(bytes: u64, limits: ImageLimits) -> Result<(), Error> {
+    #[cfg(test)]
+    afforded::note(bytes);
     if bytes > limits.memory {
         let got = Amount::Exactly(bytes);
         return Err(Error::TooLarge {
@@ -53,4 +55,27 @@ pub(super) fn damaged(format: &str, reason: impl std::fmt::Display) -> Error {
     let reason = reason.to_string();
     let line: String = reason.lines().next().unwrap_or_default().chars().take(120).collect();
     Error::malformed(format!("the {format} is damaged: {}", line.trim_end_matches(['.', ' '])))
+}
+
+/// What this thread was asked to afford, for tests that hold decoding to it.
+#[cfg(test)]
+pub(super) mod afforded {
+    use std::cell::Cell;
+
+    thread_local! {
+        static MOST: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(in super::super) fn note(bytes: u64) {
+        MOST.set(MOST.get().max(bytes));
+    }
+
+    /// The most bytes since [`forget`].
+    pub(in super::super) fn most() -> u64 {
+        MOST.get()
+    }
+
+    pub(in super::super) fn forget() {
+        MOST.set(0);
+    }
 }

@@ -10,7 +10,7 @@ use crate::{error::Error, image::Picture};
 /// What a caller brings: owned bytes, nothing decoded yet.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// An encoded image: JPEG, PNG or WebP.
+    /// An encoded image, of a format that [`crate::image`] decodes.
     Image(Bytes),
     /// An encoded image in base64 (RFC 4648, section 4), or a `data:` URL of one (RFC 2397).
     ImageBase64(Bytes),
@@ -53,7 +53,7 @@ impl Input {
     }
 }
 
-/// An encoded image: JPEG, PNG or WebP.
+/// An encoded image, of a format that [`crate::image`] decodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoded {
     Plain(Bytes),
