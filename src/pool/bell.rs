@@ -1,12 +1,16 @@
 //! The bell that wakes workers. A thread that moves bytes rings it once a round: for all that it has
 //! queued, and before it waits for more bytes. Waking a thread takes as long as half a small request does.
 //!
-//! Invariant: what a thread puts off is done when it parks or ends, or when it queues more later than
-//! [`LONGEST`] after; a thread that never parks puts nothing off.
+//! Invariant: a deferred notification has a date. It is sent when the thread parks or ends, when the thread queues
+//! more later than [`LONGEST`] after, or when the task that queued the job is polled again, which is after every task
+//! that was ready has had one turn. Whichever comes first sends it; a thread that never parks defers nothing by itself.
 
 use std::{
     cell::RefCell,
-    sync::{Arc, Condvar, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,13 +31,12 @@ struct Round {
 /// Rings when it is dropped.
 struct PutOff {
     bell: Bell,
-    n_jobs: usize,
     since: Instant,
 }
 
 impl Drop for PutOff {
     fn drop(&mut self) {
-        self.bell.ring_now(self.n_jobs);
+        self.bell.notify_deferred();
     }
 }
 
@@ -48,48 +51,75 @@ pub fn end_round() {
     drop(ROUND.with_borrow_mut(|round| round.put_off.take()));
 }
 
+/// A notification that was deferred. Dropping it sends it, if nothing else has, from whichever thread: the task that
+/// queued the job holds it until its next poll.
+#[derive(Debug)]
+pub(super) struct Deferred(Bell);
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        self.0.notify_deferred();
+    }
+}
+
 /// What workers wait for. Clones are of one bell.
-#[derive(Clone, Default)]
-pub(super) struct Bell(Arc<Condvar>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bell(Arc<Signal>);
+
+#[derive(Debug, Default)]
+struct Signal {
+    condvar: Condvar,
+    /// Jobs for which workers are still to be notified.
+    deferred: AtomicUsize,
+}
 
 impl Bell {
-    /// Wakes workers for so many jobs, by the end of this thread's round at the latest.
-    pub(super) fn ring(&self, n_jobs: usize) {
-        let late = ROUND.with_borrow_mut(|round| match &mut round.put_off {
-            _ if !round.parks => Some(None),
-            Some(put_off) if Arc::ptr_eq(&put_off.bell.0, &self.0) => {
-                put_off.n_jobs += n_jobs;
-                let is_late = put_off.since.elapsed() >= LONGEST;
-                is_late.then(|| round.put_off.take())
-            }
-            put_off => {
-                let other = put_off.replace(PutOff { bell: self.clone(), n_jobs, since: Instant::now() });
-                other.map(Some)
-            }
+    /// Wakes workers for so many jobs, now or by the end of this thread's round. Whoever queued the jobs keeps
+    /// what is returned until its next poll, for this thread may have others to serve for ever.
+    pub(super) fn ring(&self, n_jobs: usize) -> Option<Deferred> {
+        if !ROUND.with_borrow(|round| round.parks) {
+            self.ring_now(n_jobs);
+            return None;
+        }
+        self.0.deferred.fetch_add(n_jobs, Ordering::AcqRel);
+        let due = ROUND.with_borrow_mut(|round| match &round.put_off {
+            Some(put_off) if !Arc::ptr_eq(&put_off.bell.0, &self.0) => round.put_off.replace(self.put_off()),
+            Some(put_off) if put_off.since.elapsed() >= LONGEST => round.put_off.take(),
+            Some(_) => None,
+            None => round.put_off.replace(self.put_off()),
         });
-        match late {
-            // Outside of the round: whoever is woken may run at once.
-            Some(Some(put_off)) => drop(put_off),
-            Some(None) => self.ring_now(n_jobs),
-            None => {}
+        // Outside of the round: whoever is woken may run at once.
+        drop(due);
+        (self.0.deferred.load(Ordering::Acquire) > 0).then(|| Deferred(self.clone()))
+    }
+
+    fn put_off(&self) -> PutOff {
+        PutOff { bell: self.clone(), since: Instant::now() }
+    }
+
+    /// Notifies workers of all jobs for which that was deferred, by whichever thread.
+    fn notify_deferred(&self) {
+        match self.0.deferred.swap(0, Ordering::AcqRel) {
+            0 => {}
+            n_jobs => self.ring_now(n_jobs),
         }
     }
 
     /// Wakes workers for so many jobs.
     pub(super) fn ring_now(&self, n_jobs: usize) {
         match n_jobs {
-            1 => self.0.notify_one(),
-            _ => self.0.notify_all(),
+            1 => self.0.condvar.notify_one(),
+            _ => self.0.condvar.notify_all(),
         }
     }
 
     /// Waits for the bell, or until then.
     pub(super) fn wait<'q, T>(&self, lock: MutexGuard<'q, T>, until: Option<Instant>) -> MutexGuard<'q, T> {
         match until {
-            None => self.0.wait(lock).unwrap_or_else(PoisonError::into_inner),
+            None => self.0.condvar.wait(lock).unwrap_or_else(PoisonError::into_inner),
             Some(until) => {
                 let wait = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
-                self.0.wait_timeout(lock, wait).unwrap_or_else(PoisonError::into_inner).0
+                self.0.condvar.wait_timeout(lock, wait).unwrap_or_else(PoisonError::into_inner).0
             }
         }
     }
@@ -134,9 +164,15 @@ mod tests {
             thread::Builder::new().name("sleeper".to_owned()).spawn(work).unwrap()
         }
 
-        fn queue(&self) {
+        #[must_use]
+        fn queue(&self) -> Option<Deferred> {
             *self.queued.lock().unwrap() += 1;
-            self.bell.ring(1);
+            self.bell.ring(1)
+        }
+
+        /// Queues as a caller does that is never polled again.
+        fn queue_and_forget(&self) {
+            std::mem::forget(self.queue());
         }
     }
 
@@ -144,11 +180,17 @@ mod tests {
         runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(before_parking).build().unwrap()
     }
 
+    /// Gives the runtime back once its thread has parked: from then on it defers.
+    fn has_parked(runtime: runtime::Runtime) -> runtime::Runtime {
+        while !runtime.block_on(runtime.spawn(async { ROUND.with_borrow(|round| round.parks) })).unwrap() {}
+        runtime
+    }
+
     #[test]
     fn a_thread_that_never_parks_rings_at_once() {
         let sleeper = Sleeper::new();
         let worker = sleeper.take(3);
-        (0..3).for_each(|_| sleeper.queue());
+        (0..3).for_each(|_| sleeper.queue_and_forget());
         worker.join().unwrap();
     }
 
@@ -160,7 +202,7 @@ mod tests {
             let worker = sleeper.take(3 * round);
             let queue = Arc::clone(&sleeper);
             runtime.block_on(async {
-                tokio::spawn(async move { (0..3).for_each(|_| queue.queue()) }).await.unwrap();
+                tokio::spawn(async move { (0..3).for_each(|_| queue.queue_and_forget()) }).await.unwrap();
             });
             // Nobody rings any more: a wake-up that was lost is waited for without end.
             worker.join().unwrap();
@@ -171,15 +213,16 @@ mod tests {
     fn what_was_put_off_too_long_is_done_with_the_next_job() {
         let sleeper = Sleeper::new();
         let runtime = runtime();
-        // After its first round the thread puts off.
-        runtime.block_on(async { tokio::spawn(tokio::task::yield_now()).await.unwrap() });
-        thread::sleep(Duration::from_millis(20));
+        let runtime = has_parked(runtime);
         let worker = sleeper.take(2);
         let queue = Arc::clone(&sleeper);
         let busy = async move {
-            queue.queue();
-            thread::sleep(2 * LONGEST);
-            queue.queue();
+            queue.queue_and_forget();
+            let began = Instant::now();
+            while began.elapsed() < LONGEST {
+                std::hint::spin_loop();
+            }
+            queue.queue_and_forget();
             // The round has not ended: it was the second job that rang.
             worker.join().unwrap();
         };
@@ -190,16 +233,71 @@ mod tests {
     fn a_round_that_is_ended_rings() {
         let sleeper = Sleeper::new();
         let runtime = runtime();
-        runtime.block_on(async { tokio::spawn(tokio::task::yield_now()).await.unwrap() });
-        thread::sleep(Duration::from_millis(20));
+        let runtime = has_parked(runtime);
         let worker = sleeper.take(1);
         let queue = Arc::clone(&sleeper);
         let busy = async move {
-            queue.queue();
+            queue.queue_and_forget();
             end_round();
             worker.join().unwrap();
         };
         runtime.block_on(async { tokio::spawn(busy).await.unwrap() });
         assert!(sleeper.woken.load(Ordering::Relaxed) <= 1);
+    }
+
+    /// Gives the thread to others once, as the tasks of a runtime that are always ready do.
+    async fn turn() {
+        let mut had = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut had, true) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_thread_that_is_kept_busy_by_others_notifies_within_one_turn_of_each() {
+        let sleeper = Sleeper::new();
+        let runtime = runtime();
+        let runtime = has_parked(runtime);
+        let worker = sleeper.take(1);
+        let (turns, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // Tasks that are always ready: from the first poll on the thread never parks.
+        let floods: Vec<_> = (0..3)
+            .map(|_| {
+                let (turns, over) = (Arc::clone(&turns), Arc::clone(&over));
+                runtime.spawn(async move {
+                    while over.load(Ordering::Acquire) == 0 {
+                        turns.fetch_add(1, Ordering::AcqRel);
+                        turn().await;
+                    }
+                })
+            })
+            .collect();
+        let queue = Arc::clone(&sleeper);
+        let (counted, ended) = (Arc::clone(&turns), Arc::clone(&over));
+        let caller = runtime.spawn(async move {
+            while counted.load(Ordering::Acquire) < 100 {
+                turn().await;
+            }
+            let before = counted.load(Ordering::Acquire);
+            let deferred = queue.queue();
+            assert!(deferred.is_some(), "on this thread notifications are deferred");
+            turn().await;
+            drop(deferred);
+            let after = counted.load(Ordering::Acquire);
+            // The floods run on: it is this notification, and no parking, that wakes the worker.
+            worker.join().unwrap();
+            ended.store(1, Ordering::Release);
+            after - before
+        });
+        let passed = runtime.block_on(caller).unwrap();
+        assert!(passed <= 2 * floods.len(), "{passed} turns of others before workers were notified");
+        for flood in floods {
+            runtime.block_on(flood).unwrap();
+        }
     }
 }

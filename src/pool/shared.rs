@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::pool::{
     LoadModel,
-    bell::Bell,
+    bell::{Bell, Deferred},
     demand::{Ask, Forecast},
     job::Job,
     model::{self, Model, State},
@@ -122,11 +122,12 @@ impl Shared {
 
     /// Queues jobs, all at once so that workers share them, where that breaks no promise. `jobs`
     /// makes them, told the forecast that they were accepted with. What was held for them is owed no more.
+    /// Returns the notification of workers where it was deferred, for the caller to keep until its next poll.
     pub(super) fn push(
         &self,
         entry: Entry,
         jobs: impl FnOnce(Forecast) -> Vec<Job>,
-    ) -> Result<(), NotQueued> {
+    ) -> Result<Option<Deferred>, NotQueued> {
         let Entry { lane, ask, class, held } = entry;
         let mut queue = self.queue();
         if !held.is_zero() {
@@ -144,10 +145,7 @@ impl Shared {
         jobs.into_iter().for_each(|job| queue.push(lane, job));
         let idle = queue.idle();
         drop(queue);
-        if idle > 0 {
-            self.bell.ring(n_jobs);
-        }
-        Ok(())
+        Ok(if idle > 0 { self.bell.ring(n_jobs) } else { None })
     }
 
     /// Queues the loading of a model.

@@ -18,6 +18,7 @@ use crate::{
     manifest::Balance,
     pool::{
         Answered,
+        bell::Deferred,
         demand::{Ask, Forecast},
         job::{Caller, Job, Matter, Terms},
         model::{Model, RETRY_LOADING, Waiting},
@@ -156,7 +157,7 @@ impl Slot {
             let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1 && fast);
             let job = |(input, charge): (Input, Duration)| {
                 let (sender, receiver) = oneshot::channel();
-                replies.push(Reply { receiver });
+                replies.push(Reply { receiver, deferred: None, was_polled: false });
                 let weight = input.weight();
                 let bytes = weight.bytes;
                 Job {
@@ -178,7 +179,13 @@ impl Slot {
         };
         let held = held.as_mut().map_or(Duration::ZERO, |held| std::mem::take(&mut held.work));
         match shared.push(Entry { lane: model.lane(), ask, class: claim.class, held }, jobs) {
-            Ok(()) => Ok(replies),
+            Ok(deferred) => {
+                // The first is the one that is awaited first.
+                if let Some(first) = replies.first_mut() {
+                    first.deferred = deferred;
+                }
+                Ok(replies)
+            }
             Err(NotQueued::Closed) => {
                 let reason = "the server is stopping".into();
                 Err(Error::Unavailable { reason, retry_after: RETRY_LOADING })
@@ -250,12 +257,24 @@ fn queue_full(full: Full, forecast: Duration) -> Error {
 #[derive(Debug)]
 pub struct Reply {
     receiver: oneshot::Receiver<Result<Answered, Error>>,
+    /// The notification of workers, where it was left to the end of the thread's round.
+    deferred: Option<Deferred>,
+    was_polled: bool,
 }
 
 impl Future for Reply {
     type Output = Result<Answered, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.deferred.is_some() {
+            // A thread that others keep busy never ends its round: this task goes to the end of those that are ready,
+            // and notifies workers when its turn comes.
+            if std::mem::replace(&mut self.was_polled, true) {
+                self.deferred = None;
+            } else {
+                context.waker().wake_by_ref();
+            }
+        }
         let dropped = |_| Err(Error::Internal("the worker dropped the job".to_owned()));
         Poll::Ready(ready!(Pin::new(&mut self.receiver).poll(context)).unwrap_or_else(dropped))
     }
