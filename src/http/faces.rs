@@ -12,7 +12,7 @@ use super::{
     AppState,
     body::read,
     extract::Parameters,
-    predict::{AnswerBody, Asked, Takes, all, find, inputs, refused, respond, side_of},
+    predict::{AnswerBody, Asked, Parsed, Takes, all, find, inputs, refused, respond, side_of},
     problem::Refusal,
     timing::ServerTiming,
     vision::{self, ImageBody},
@@ -88,12 +88,13 @@ pub(super) async fn classify(
     let mut slot = state.pool().reserve(detector, Claim { after: later.takes(), ..claim })?;
 
     let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
-    let inputs = inputs(state, Takes::Images, &asked.form, body).await?;
+    let Parsed { inputs, shared } = inputs(state, Takes::Images, &asked.form, body).await?;
     // One crowd leaves half of the queue to others, also where the queue is short.
     let most_of_all = MOST_OF_ALL.min(state.config().pool.queue_rows / 2);
     let most = (most_of_all / inputs.len().max(1)).clamp(1, MOST_OF_ONE);
     let look = Look { side, cut: Some(Cut { crop: Arc::clone(crop), most }) };
-    let replies = slot.submit(inputs.into_iter().map(|input| input.looked_at(look.clone())).collect())?;
+    let looked_at = inputs.into_iter().map(|input| input.looked_at(look.clone())).collect();
+    let replies = slot.submit_slices(looked_at, shared)?;
 
     let work = async {
         let (found, faces) = found(replies, &mut later).await?;

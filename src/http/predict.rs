@@ -196,11 +196,11 @@ async fn predict(
     let claim = asked.claim(model, Weight { bytes: asked.declared, side });
     let mut slot = state.pool().reserve(model, claim)?;
     let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
-    let mut inputs = inputs(state, takes, &asked.form, body).await?;
+    let Parsed { mut inputs, shared } = inputs(state, takes, &asked.form, body).await?;
     if side.is_some() {
         inputs = inputs.into_iter().map(|input| input.looked_at(Look { side, cut: None })).collect();
     }
-    let replies = slot.submit(inputs)?;
+    let replies = slot.submit_slices(inputs, shared)?;
     let Terms { deadline, class, .. } = asked.terms;
     let answered = tokio::time::timeout_at((asked.arrived + deadline).into(), all(replies, takes.list()))
         .await
@@ -215,19 +215,42 @@ async fn predict(
 /// Bytes that are cut into inputs in less than the time for which workers may be left asleep.
 const SHORT: usize = 16 << 10;
 
+/// The inputs of a body, and the memory that they keep alive together.
+pub(super) struct Parsed {
+    pub(super) inputs: Vec<Input>,
+    /// Bytes of the body that they are slices of, and of those beside it; 0 where each owns its memory.
+    pub(super) shared: usize,
+}
+
+impl Parsed {
+    fn of(body: &Bytes, inputs: Vec<Input>) -> Self {
+        let slices = body.as_ptr_range();
+        let is_slice = |bytes: &Bytes| slices.contains(&bytes.as_ptr());
+        let encoded = || inputs.iter().filter_map(Input::encoded);
+        let is_whole = inputs.len() == 1 && encoded().any(|bytes| bytes.len() == body.len());
+        let shared = match !is_whole && encoded().any(is_slice) {
+            // Strings with escapes were copied out of it.
+            true => body.len() + encoded().filter(|bytes| !is_slice(bytes)).map(Bytes::len).sum::<usize>(),
+            false => 0,
+        };
+        Self { inputs, shared }
+    }
+}
+
 pub(super) async fn inputs(
     state: &AppState,
     takes: Takes,
     form: &Form,
     body: Bytes,
-) -> Result<Vec<Input>, Refusal> {
+) -> Result<Parsed, Refusal> {
     if body.len() > SHORT && !matches!(form, Form::Image) {
         end_round();
     }
     let limits = &state.config().limits;
     match takes {
-        Takes::Images => vision::inputs(body, form, limits).await.map_err(Refusal::from),
-        Takes::Texts => text::inputs(body, form, limits).await,
+        Takes::Images => Ok(Parsed::of(&body, vision::inputs(body.clone(), form, limits).await?)),
+        // Every text is copied out of the body, or takes it over.
+        Takes::Texts => Ok(Parsed { inputs: text::inputs(body, form, limits).await?, shared: 0 }),
     }
 }
 
@@ -339,6 +362,36 @@ mod tests {
             let images = Vec::new();
             let body = AnswerBody { model: "mood", version: Version(2), detector: None, images, results };
             assert_eq!(body.to_json().unwrap(), body.serialized().unwrap());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn inputs_count_all_the_memory_that_they_keep_alive(
+            images in proptest::collection::vec("[A-Za-z0-9]{1,40}(\\\\/)?", 1..6), blanks in 0usize..400,
+        ) {
+            let list = images.iter().map(|image| format!("\"{image}\"")).collect::<Vec<_>>().join(",");
+            let json = format!("{{\"images\":[{list}]{}}}", " ".repeat(blanks));
+            let part = |image: &String| format!("--X\r\ncontent-disposition: form-data; name=image\r\n\r\n{image}\r\n");
+            let form: String =
+                std::iter::once(" ".repeat(blanks) + "\r\n").chain(images.iter().map(part)).chain(["--X--".to_owned()]).collect();
+            let limits = crate::config::Config::default().limits;
+            for (body, kind) in [(json, Form::Json), (form, Form::Multipart("X".to_owned())), (images[0].clone(), Form::Image)] {
+                let body = Bytes::from(body);
+                let read = vision::inputs(body.clone(), &kind, &limits);
+                let inputs = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(read).unwrap();
+                let Parsed { inputs, shared } = Parsed::of(&body, inputs);
+                let (range, mut alive) = (body.as_ptr_range(), 0);
+                for bytes in inputs.iter().filter_map(Input::encoded) {
+                    alive += if range.contains(&bytes.as_ptr()) { 0 } else { bytes.len() };
+                }
+                if inputs.iter().filter_map(Input::encoded).any(|bytes| range.contains(&bytes.as_ptr())) {
+                    alive += body.len();
+                }
+                let counted = if shared > 0 { shared } else { inputs.iter().map(Input::n_held).sum() };
+                proptest::prop_assert!(counted >= alive, "{counted} of {alive}");
+                proptest::prop_assert!(counted <= body.len() + alive, "{counted} of {alive}");
+            }
         }
     }
 }

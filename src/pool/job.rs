@@ -2,7 +2,10 @@
 //!
 //! Invariant: a job ends in exactly one answer, or in nobody who would read it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
@@ -64,6 +67,8 @@ pub(super) struct Caller {
     pub(super) span: tracing::Span,
     /// Room in the queue, held until the answer is sent.
     pub(super) place: Place,
+    /// Room for the body that this input and others are slices of, held until the last of them is answered.
+    pub(super) body: Option<Arc<Place>>,
 }
 
 impl Job {
@@ -88,9 +93,12 @@ impl Job {
         if self.is_broken(Instant::now()) {
             self.waiting.model().metrics().promise_broken();
         }
-        if !self.caller.is_gone() {
-            let deadline = self.caller.deadline;
-            self.caller.answer(Err(Error::DeadlineExceeded { deadline }));
+        let Self { matter, caller, .. } = self;
+        // Memory first: the room says how much of it is alive at most.
+        drop(matter);
+        if !caller.is_gone() {
+            let deadline = caller.deadline;
+            caller.answer(Err(Error::DeadlineExceeded { deadline }));
         }
     }
 }
@@ -109,7 +117,7 @@ impl Caller {
     /// Gives the room back and sends the answer; a caller who has gone does not want it.
     pub(super) fn answer(self, answer: Result<Answered, Error>) {
         // Room first: whoever has an answer finds the place free for the next request.
-        drop(self.place);
+        drop((self.place, self.body));
         let _gone = self.reply.send(answer);
     }
 }

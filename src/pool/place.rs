@@ -118,6 +118,12 @@ impl Place {
         Self { pool: Arc::clone(&self.pool), share: Arc::clone(&self.share), rows, bytes }
     }
 
+    /// Splits off every byte that this one holds, and no row.
+    pub(super) fn split_off_bytes(&mut self) -> Self {
+        let bytes = std::mem::take(&mut self.bytes);
+        Self { pool: Arc::clone(&self.pool), share: Arc::clone(&self.share), rows: 0, bytes }
+    }
+
     /// The bytes held.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -156,7 +162,11 @@ mod tests {
         let part = whole.split_off(30);
         drop(whole);
         assert_eq!(room.taken(), (1, 30));
+        let mut part = part;
+        let bytes = part.split_off_bytes();
         drop(part);
+        assert_eq!(room.taken(), (0, 30));
+        drop(bytes);
         assert_eq!(room.taken(), (0, 0));
     }
 }

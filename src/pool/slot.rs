@@ -132,12 +132,18 @@ impl Slot {
     }
 
     /// Queues the request's inputs, all or none: refuses if there is no room for that many rows, or if
-    /// they, or what was promised to others, would be late.
-    pub fn submit(mut self, inputs: Vec<Input>) -> Result<Vec<Reply>, Error> {
+    /// they, or what was promised to others, would be late. Each input holds the room of its own memory.
+    pub fn submit(self, inputs: Vec<Input>) -> Result<Vec<Reply>, Error> {
+        self.submit_slices(inputs, 0)
+    }
+
+    /// As [`Slot::submit`], for inputs that keep `shared` bytes of memory alive together, such as slices of one
+    /// body: the room of all of it is held until the last of them is answered. 0 where each owns its memory.
+    pub fn submit_slices(mut self, inputs: Vec<Input>, shared: usize) -> Result<Vec<Reply>, Error> {
         let Some(task) = self.model.task().cloned() else {
             return Err(Error::Internal("a slot of a model that is not loaded".to_owned()));
         };
-        let n_bytes: usize = inputs.iter().map(Input::n_bytes).sum();
+        let n_bytes = if shared > 0 { shared } else { inputs.iter().map(Input::n_held).sum() };
         let more_bytes = n_bytes.saturating_sub(self.place.bytes());
         if let Err(full) = self.place.grow(inputs.len().saturating_sub(1), more_bytes) {
             return Err(queue_full(full, self.backlog()));
@@ -150,6 +156,7 @@ impl Slot {
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
+        let body = (shared > 0).then(|| Arc::new(self.place.split_off_bytes()));
         let Self { model, shared, claim, place, held } = &mut self;
         let jobs = |forecast: Forecast| {
             // Who may wait for company is answered when it has come, which no forecast says.
@@ -159,7 +166,7 @@ impl Slot {
                 let (sender, receiver) = oneshot::channel();
                 replies.push(Reply { receiver, deferred: None, was_polled: false });
                 let weight = input.weight();
-                let bytes = weight.bytes;
+                let (bytes, n_held) = (weight.bytes, input.n_held());
                 Job {
                     matter: Matter::Input { bucket: task.bucket(weight), input },
                     caller: Caller {
@@ -169,7 +176,8 @@ impl Slot {
                         predicted,
                         reply: sender,
                         span: span.clone(),
-                        place: place.split_off(bytes),
+                        place: place.split_off(n_held),
+                        body: body.clone(),
                     },
                     waiting: Waiting::start(model),
                     terms: Terms { class: claim.class, balance: claim.balance, bytes, charge },

@@ -1,6 +1,7 @@
 //! The pool against an engine that a test can hold and release. No test sleeps.
 
 mod company;
+mod memory;
 mod scheduling;
 
 use std::{

@@ -43,6 +43,23 @@ impl Input {
         }
     }
 
+    /// The bytes of memory that it keeps alive where it owns them: a text may have room for more than it is long.
+    pub fn n_held(&self) -> usize {
+        match self {
+            Self::Text(text) => text.capacity(),
+            other => other.n_bytes(),
+        }
+    }
+
+    /// The bytes of an encoded image as they came, which may be a slice of a body.
+    pub fn encoded(&self) -> Option<&Bytes> {
+        match self {
+            Self::Image(bytes) | Self::ImageBase64(bytes) => Some(bytes),
+            Self::Scene(Encoded::Plain(bytes) | Encoded::Base64(bytes), _) => Some(bytes),
+            Self::Cut(_) | Self::Text(_) => None,
+        }
+    }
+
     /// What is known of it without looking into it.
     pub fn weight(&self) -> Weight {
         let side = match self {

@@ -50,6 +50,7 @@ impl Bench {
                 reply: sender,
                 span: tracing::Span::none(),
                 place: Place::take(&self.room, &self.room, 1).unwrap(),
+                body: None,
             },
             waiting: Waiting::start(&self.model),
             terms: Terms { class: Class::Interactive, balance, bytes: 1, charge: MS },
