@@ -23,6 +23,7 @@ mod letterbox;
 mod metered;
 mod orientation;
 mod png;
+mod price;
 mod resize;
 mod samples;
 mod survey;
@@ -34,6 +35,7 @@ mod webp;
 use crate::error::Error;
 pub use letterbox::{Letterbox, Letterboxing};
 use orientation::Orientation;
+pub use price::{Coding, Outline, Priced, Source, price};
 pub use resize::Preprocessing;
 
 /// An axis-aligned region of a picture, in pixels of the upright original.
