@@ -22,6 +22,7 @@ use crate::{
         queue::{Batch, Done, Report},
         sessions::Sessions,
     },
+    task::Workload,
     tensor::Tensors,
 };
 
@@ -40,13 +41,12 @@ struct Ready {
 pub(super) fn sort(batch: Batch) -> Done {
     let Batch { model, jobs } = batch;
     let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
-    let Some(loaded) = model.loaded() else { return Done::Nothing };
     let mut meter = Meter::start();
     for Job { matter, caller, waiting, terms } in jobs {
         let due = caller.due();
-        match prepare(matter, caller, loaded) {
+        match prepare(matter, caller, terms.workload, &model) {
             Some((row, caller)) => rows.push(Job { matter: Matter::Row(row), caller, waiting, terms }),
-            None => ended.push((due, terms.charge)),
+            None => ended.push((due, terms)),
         }
     }
     let spent = meter.lap();
@@ -79,7 +79,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
         report: Report::default(),
     };
     let mut rows: Vec<Ready> =
-        jobs.into_iter().filter_map(|job| ready(&model, job, loaded, &mut run.report)).collect();
+        jobs.into_iter().filter_map(|job| ready(&model, job, &mut run.report)).collect();
     let unknown = |row: &&mut Ready| row.row.prepare.cpu.is_zero();
     let wall: Duration = rows.iter_mut().filter(unknown).map(|row| row.row.prepare.wall).sum();
     if !wall.is_zero() {
@@ -93,6 +93,12 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
         for row in rows.iter_mut().filter(unknown) {
             row.row.prepare = spent.part(row.row.prepare.wall);
         }
+    }
+    for row in &rows {
+        // What preparing took, and not what was expected of it: how well inputs are priced says nothing of how the
+        // machine keeps up.
+        run.report.expected += row.row.prepare.cpu.as_secs_f64();
+        run.report.charged += (row.row.prepare.cpu + row.terms.network).as_secs_f64();
     }
     while !rows.is_empty() {
         run.group(take_group(&mut rows));
@@ -111,7 +117,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
 }
 
 /// Makes a job's row ready to run, or ends the job at once where there is none to run.
-fn ready(model: &Model, job: Job, loaded: &Loaded, report: &mut Report) -> Option<Ready> {
+fn ready(model: &Model, job: Job, report: &mut Report) -> Option<Ready> {
     if job.caller.is_gone() || job.due() < Instant::now() {
         job.end();
         return None;
@@ -120,9 +126,7 @@ fn ready(model: &Model, job: Job, loaded: &Loaded, report: &mut Report) -> Optio
     let queue = caller.queued.elapsed();
     drop::<Waiting>(waiting);
     let ahead = matches!(matter, Matter::Row(_));
-    let (row, caller) = prepare(matter, caller, loaded)?;
-    report.charged += terms.charge.as_secs_f64();
-    report.expected += model.handling_cost(terms.bytes).as_secs_f64();
+    let (row, caller) = prepare(matter, caller, terms.workload, model)?;
     if ahead {
         // The batch took that time as well, only earlier.
         report.wall += row.prepare.wall.as_secs_f64();
@@ -132,14 +136,12 @@ fn ready(model: &Model, job: Job, loaded: &Loaded, report: &mut Report) -> Optio
 }
 
 /// Prepares a row where that was not done ahead; answers the caller where it cannot be.
-fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Caller)> {
+fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) -> Option<(Row, Caller)> {
     let input = match matter {
         Matter::Row(row) => return Some((row, caller)),
         Matter::Input { input, .. } => input,
     };
-    if caller.is_gone() {
-        return None;
-    }
+    let loaded = model.loaded().filter(|_| !caller.is_gone())?;
     let began = Instant::now();
     let prepared = caller.span.in_scope(|| {
         guarded(|| loaded.task.prepare(input))
@@ -153,6 +155,7 @@ fn prepare(matter: Matter, caller: Caller, loaded: &Loaded) -> Option<(Row, Call
             Some((Row { tensors, bucket, frame, prepare }, caller))
         }
         Err(error) => {
+            model.failed(workload, began.elapsed());
             caller.answer(Err(error));
             None
         }
@@ -242,7 +245,7 @@ impl Run<'_> {
             // Microseconds: not worth asking the system what of it was CPU time.
             let answering = began.elapsed();
             self.of_rows += answering;
-            model.handled(terms.bytes, row.prepare.cpu, answering);
+            model.handled(terms.workload, terms.bytes, row.prepare.cpu, answering);
             let cost = Cost {
                 queue,
                 prepare: row.prepare.wall,
@@ -254,14 +257,14 @@ impl Run<'_> {
             if answer.is_ok() {
                 model.metrics().answered(&cost);
             }
-            keep(model, &caller, &mut self.report);
+            keep(model, &caller, &terms, &mut self.report);
             caller.answer(answer.map(|answer| Answered { answer, cost }));
         }
     }
 }
 
 /// Holds what was promised against what it took.
-fn keep(model: &Model, caller: &Caller, report: &mut Report) {
+fn keep(model: &Model, caller: &Caller, terms: &Terms, report: &mut Report) {
     let took = caller.queued.elapsed();
     if Instant::now() <= caller.due() {
         model.metrics().promise_kept();
@@ -270,7 +273,9 @@ fn keep(model: &Model, caller: &Caller, report: &mut Report) {
     }
     if let Some(predicted) = caller.predicted {
         model.metrics().predicted(predicted, took);
-        report.promises.push((predicted.as_secs_f64(), took.as_secs_f64()));
+        if terms.teaches_pace() {
+            report.promises.push((predicted.as_secs_f64(), took.as_secs_f64()));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::policy::Curve;
+use super::{handling::Handling, policy::Curve};
 
 /// Weight of the newest run. Three dozen runs forget what was.
 const NEWEST: f64 = 0.1;
@@ -35,9 +35,6 @@ const TRIAL: u32 = 16;
 /// The best batch of a shape is found anew after so many of its runs: it looks at three shapes, and costs
 /// move slowly.
 const REVIEW: u32 = 4;
-
-/// Classes of inputs by their bytes, each twice as large as the one before.
-const SIZES: usize = 40;
 
 /// Measured cost of runs of so many rows of one shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,8 +87,8 @@ pub(super) struct CostTable {
     /// The numbers of rows that are measured: 1, 2, 4 and so on, up to the model's limit.
     grid: Vec<usize>,
     shapes: BTreeMap<usize, Shape>,
-    /// Mean CPU seconds of preparing and answering one input, by the class of its bytes.
-    handling: [Option<f64>; SIZES],
+    /// What preparing and answering inputs costs.
+    pub(super) handling: Handling,
     /// Mean CPU seconds of preparing inputs as they come, whatever their size.
     preparing: Option<f64>,
     /// Mean CPU seconds of a worker for each run beside its rows: asking for it, gathering its rows, waking
@@ -113,7 +110,7 @@ impl CostTable {
         let shape =
             |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1, runs: 0 };
         let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
-        Self { grid, shapes, handling: [None; SIZES], preparing: None, around: None }
+        Self { grid, shapes, handling: Handling::default(), preparing: None, around: None }
     }
 
     /// The numbers of rows that are measured.
@@ -158,9 +155,8 @@ impl CostTable {
         }
     }
 
-    /// Takes in what preparing one input of `bytes` bytes took, and answering it.
-    pub(super) fn handled(&mut self, bytes: usize, prepare: Duration, answer: Duration) {
-        blend(&mut self.handling[class(bytes)], (prepare + answer).as_secs_f64());
+    /// Learns what preparing one input took, whatever its size.
+    pub(super) fn prepared(&mut self, prepare: Duration) {
         blend(&mut self.preparing, prepare.as_secs_f64());
     }
 
@@ -189,27 +185,6 @@ impl CostTable {
             }
         };
         scale * shape.run(&self.grid, rows.max(1))
-    }
-
-    /// CPU seconds that one row alone is likely to take: preparing an input of `bytes` bytes, running,
-    /// answering.
-    pub(super) fn row(&self, bucket: usize, bytes: usize) -> f64 {
-        self.handling(bytes) + self.run(bucket, 1)
-    }
-
-    /// What preparing and answering is likely to take; what was not seen is worked out from the nearest
-    /// class in proportion to the bytes, for most of the cost of a picture is in decoding it.
-    pub(super) fn handling(&self, bytes: usize) -> f64 {
-        let class = class(bytes);
-        if let Some(mean) = self.handling[class] {
-            return mean;
-        }
-        let seen =
-            self.handling.iter().enumerate().filter_map(|(other, mean)| mean.map(|mean| (other, mean)));
-        seen.min_by_key(|(other, _)| other.abs_diff(class)).map_or(0.0, |(other, mean)| {
-            // A large input costs more than a small one; a small one may cost as much as a large one.
-            if class > other { mean * f64::powi(2.0, (class - other).min(12) as i32) } else { mean }
-        })
     }
 
     /// Says whether rows of some shape gain by sharing a run.
@@ -357,9 +332,4 @@ impl Cell {
 fn blend(mean: &mut Option<f64>, sample: f64) {
     let old = mean.unwrap_or(sample);
     *mean = Some(old + NEWEST * (sample.min(old.max(1e-6) * STRANGEST) - old));
-}
-
-/// The class of an input by its bytes.
-fn class(bytes: usize) -> usize {
-    ((bytes.max(1)).ilog2() as usize).min(SIZES - 1)
 }

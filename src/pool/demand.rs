@@ -19,8 +19,22 @@ const TICK_MS: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Demand {
     epoch: Instant,
-    /// Nanoseconds, by the tick that they are due in.
-    by_tick: BTreeMap<u64, u64>,
+    /// Nanoseconds of all requests, and of the heavy ones among them.
+    all: Owed,
+    heavy: Owed,
+}
+
+/// Nanoseconds, by the tick that they are due in.
+type Owed = BTreeMap<u64, u64>;
+
+/// Whether a request takes long enough to keep others waiting. Heavy ones are promised no more than a share of the
+/// workers while there are others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Burden {
+    Light,
+    Heavy,
+    /// Its inputs are not known yet.
+    Unknown,
 }
 
 /// What a caller asks for.
@@ -34,17 +48,19 @@ pub(super) struct Ask {
     pub(super) longest: Duration,
     /// How much longer than that row alone the batch takes that it may share, in CPU time.
     pub(super) company: Duration,
+    pub(super) burden: Burden,
 }
 
 /// Who is there to do the work.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Supply {
+pub(super) struct Supply<'a> {
     pub(super) now: Instant,
-    pub(super) workers: usize,
-    /// Workers that have nothing to do.
-    pub(super) idle: usize,
-    /// Wall time until those who run are done, summed over them.
-    pub(super) running: Duration,
+    /// Seconds until each worker has nothing more to do, in ascending order: one entry for each.
+    pub(super) busy: &'a [f64],
+    /// Workers that heavy requests may be promised.
+    pub(super) heavy_workers: f64,
+    /// Seconds until the heavy requests that run are done, summed over the workers.
+    pub(super) heavy_running: f64,
     /// Wall seconds for a second of demand.
     pub(super) drain: f64,
     /// Wall seconds for a second of a row's own CPU time.
@@ -62,51 +78,117 @@ pub(super) struct Forecast {
     pub(super) excess: Duration,
 }
 
+impl Supply<'_> {
+    /// Seconds until the workers have done that much more together, each from when it is free: the least over the
+    /// first of them of what these need.
+    fn level(&self, work: f64) -> f64 {
+        let (mut least, mut busy) = (f64::INFINITY, 0.0);
+        for (others, left) in self.busy.iter().enumerate() {
+            busy += left;
+            least = least.min((work + busy) / (others + 1) as f64);
+        }
+        least
+    }
+
+    /// The same for heavy requests and their share of the workers.
+    fn heavy_level(&self, work: f64) -> f64 {
+        (self.heavy_running + work) / self.heavy_workers
+    }
+
+    fn left(&self, due: Instant) -> f64 {
+        due.saturating_duration_since(self.now).as_secs_f64()
+    }
+}
+
 impl Demand {
     pub(super) fn new(epoch: Instant) -> Self {
-        Self { epoch, by_tick: BTreeMap::new() }
+        Self { epoch, all: Owed::new(), heavy: Owed::new() }
     }
 
     /// Adds work that is due by then.
-    pub(super) fn add(&mut self, due: Instant, work: Duration) {
-        *self.by_tick.entry(self.tick(due)).or_default() += nanoseconds(work);
+    pub(super) fn add(&mut self, due: Instant, work: Duration, burden: Burden) {
+        let tick = self.tick(due);
+        *self.all.entry(tick).or_default() += nanoseconds(work);
+        if burden == Burden::Heavy {
+            *self.heavy.entry(tick).or_default() += nanoseconds(work);
+        }
     }
 
     /// Takes work out that was added with the same numbers.
-    pub(super) fn remove(&mut self, due: Instant, work: Duration) {
+    pub(super) fn remove(&mut self, due: Instant, work: Duration, burden: Burden) {
         let tick = self.tick(due);
-        if let Some(left) = self.by_tick.get_mut(&tick) {
-            *left = left.saturating_sub(nanoseconds(work));
-            if *left == 0 {
-                self.by_tick.remove(&tick);
-            }
+        remove(&mut self.all, tick, work);
+        if burden == Burden::Heavy {
+            remove(&mut self.heavy, tick, work);
         }
     }
 
     /// Predicts when an answer would be made, and whether it and all that was promised would be in time.
-    pub(super) fn forecast(&self, ask: Ask, supply: &Supply) -> Forecast {
-        let workers = supply.workers.max(1) as f64;
+    pub(super) fn forecast(&self, ask: Ask, supply: &Supply<'_>) -> Forecast {
         let (own, whole) = (ask.longest.as_secs_f64(), ask.whole.as_secs_f64());
         let tick = self.tick(ask.due);
-        let before: u64 = self.by_tick.range(..=tick).map(|(_, work)| work).sum();
-        // A worker that has nothing to do takes the row at once, whatever the others run.
-        let running = if before == 0 && supply.idle > 0 { 0.0 } else { supply.running.as_secs_f64() };
-        let shared = (seconds(before) + whole - own) * supply.drain;
+        let before = due_by(&self.all, tick);
         // Where rows wait, they share runs, and a row is answered when all of its run is.
-        let company = if before > 0 { ask.company.as_secs_f64() } else { 0.0 };
-        let finish = (running + shared) / workers + (own + company) * supply.stretch;
-        let mut excess =
-            finish * (1.0 + supply.margin) - ask.due.saturating_duration_since(supply.now).as_secs_f64();
-
-        let mut owed = seconds(before) + whole;
-        for (due, work) in self.by_tick.range(tick + 1..) {
-            owed += seconds(*work);
-            let end = Duration::from_millis((due + 1).saturating_mul(TICK_MS));
-            let left = (self.epoch + end).saturating_duration_since(supply.now);
-            let needed = (running + owed * supply.drain) / workers * (1.0 + supply.margin);
-            excess = excess.max(needed - left.as_secs_f64());
+        let company = if before > 0.0 { ask.company.as_secs_f64() } else { 0.0 };
+        let alone = (own + company) * supply.stretch;
+        let mut finish = supply.level((before + whole - own) * supply.drain) + alone;
+        if ask.burden == Burden::Heavy {
+            let before = due_by(&self.heavy, tick);
+            let waits = (before + whole - own) * supply.drain;
+            // A worker that has nothing to do takes the row at once, where it may.
+            let is_idle = waits == 0.0 && supply.busy.first().is_some_and(|busy| *busy == 0.0);
+            let n_running = supply.busy.iter().filter(|busy| **busy > 0.0).count() as f64;
+            if !is_idle || n_running + 1.0 > supply.heavy_workers.max(1.0) {
+                finish = finish.max(supply.heavy_level(waits) + alone);
+            }
+        }
+        let mut excess = finish * (1.0 + supply.margin) - supply.left(ask.due);
+        excess = excess.max(self.excess_after(ask.burden, tick, whole, supply));
+        if ask.burden == Burden::Heavy {
+            excess = excess.max(self.heavy_excess_after(tick, whole, supply));
         }
         Forecast { finish: duration(finish), excess: duration(excess) }
+    }
+
+    /// Returns whether `work` could be done before all that is owed without a promise being broken.
+    pub(super) fn has_room(&self, work: Duration, supply: &Supply<'_>) -> bool {
+        let mut owed = work.as_secs_f64();
+        self.all.iter().all(|(due, more)| {
+            owed += seconds(*more);
+            supply.level(owed * supply.drain) * (1.0 + supply.margin) <= supply.left(self.end_of(*due))
+        })
+    }
+
+    /// How much too late `whole` more that is due in `tick` makes what is due after it.
+    fn excess_after(&self, burden: Burden, tick: u64, whole: f64, supply: &Supply<'_>) -> f64 {
+        let (mut owed, mut excess) = (due_by(&self.all, tick), f64::NEG_INFINITY);
+        for (due, work) in self.all.range(tick + 1..) {
+            owed += seconds(*work);
+            let left = supply.left(self.end_of(*due));
+            let needed = supply.level((owed + whole) * supply.drain);
+            if burden == Burden::Heavy || self.heavy.get(due) != Some(work) {
+                excess = excess.max(needed * (1.0 + supply.margin) - left);
+            } else if supply.level(owed * supply.drain) <= left {
+                // Others are not kept out to keep a reserve for heavy requests, nor for those that are late already.
+                excess = excess.max(needed - left);
+            }
+        }
+        excess
+    }
+
+    /// The same for heavy requests and their share of the workers.
+    fn heavy_excess_after(&self, tick: u64, whole: f64, supply: &Supply<'_>) -> f64 {
+        let (mut owed, mut excess) = (due_by(&self.heavy, tick) + whole, f64::NEG_INFINITY);
+        for (due, work) in self.heavy.range(tick + 1..) {
+            owed += seconds(*work);
+            let needed = supply.heavy_level(owed * supply.drain) * (1.0 + supply.margin);
+            excess = excess.max(needed - supply.left(self.end_of(*due)));
+        }
+        excess
+    }
+
+    fn end_of(&self, tick: u64) -> Instant {
+        self.epoch + Duration::from_millis((tick + 1).saturating_mul(TICK_MS))
     }
 
     fn tick(&self, due: Instant) -> u64 {
@@ -114,6 +196,20 @@ impl Demand {
         // Further off than a process lives; the next tick must be a number, too.
         u64::try_from(since).unwrap_or(u64::MAX).min(1 << 48)
     }
+}
+
+fn remove(owed: &mut Owed, tick: u64, work: Duration) {
+    if let Some(left) = owed.get_mut(&tick) {
+        *left = left.saturating_sub(nanoseconds(work));
+        if *left == 0 {
+            owed.remove(&tick);
+        }
+    }
+}
+
+/// Seconds that are due in `tick` or before it.
+fn due_by(owed: &Owed, tick: u64) -> f64 {
+    seconds(owed.range(..=tick).map(|(_, work)| work).sum())
 }
 
 fn nanoseconds(work: Duration) -> u64 {
@@ -137,61 +233,102 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn supply(now: Instant, workers: usize) -> Supply {
-        Supply { now, workers, idle: 0, running: Duration::ZERO, drain: 1.0, stretch: 1.0, margin: 0.0 }
+    fn supply(now: Instant, busy: &[f64]) -> Supply<'_> {
+        let (heavy_workers, heavy_running) = (busy.len() as f64, 0.0);
+        Supply { now, busy, heavy_workers, heavy_running, drain: 1.0, stretch: 1.0, margin: 0.0 }
     }
 
     fn ask(due: Instant, work: Duration) -> Ask {
-        Ask { due, whole: work, longest: work, company: Duration::ZERO }
+        Ask { due, whole: work, longest: work, company: Duration::ZERO, burden: Burden::Light }
+    }
+
+    /// To the microsecond.
+    fn near(a: Duration, b: Duration) -> bool {
+        a.abs_diff(b) < MS / 1000
     }
 
     #[test]
     fn a_row_waits_for_what_is_due_before_it_and_for_who_runs() {
         let now = Instant::now();
         let mut demand = Demand::new(now);
-        demand.add(now + 50 * MS, 30 * MS);
-        demand.add(now + 90 * MS, 10 * MS);
-        let mut supply = Supply { running: 4 * MS, ..supply(now, 2) };
-        let at = |due: u32, supply: &Supply| demand.forecast(ask(now + MS * due, 2 * MS), supply).finish;
-        assert_eq!(at(20, &supply), 4 * MS);
-        assert_eq!(at(60, &supply), 19 * MS);
-        assert_eq!(at(100, &supply), 24 * MS);
+        demand.add(now + 50 * MS, 30 * MS, Burden::Light);
+        demand.add(now + 90 * MS, 10 * MS, Burden::Light);
+        let mut supply = supply(now, &[0.002, 0.002]);
+        let at = |due: u32, supply: &Supply<'_>, expected: Duration| {
+            let finish = demand.forecast(ask(now + MS * due, 2 * MS), supply).finish;
+            assert!(near(finish, expected), "{finish:?} in place of {expected:?}");
+        };
+        at(20, &supply, 4 * MS);
+        at(60, &supply, 19 * MS);
+        at(100, &supply, 24 * MS);
         (supply.drain, supply.stretch) = (0.5, 2.0);
-        assert_eq!(at(100, &supply), 16 * MS, "rows that share runs drain faster than they were charged");
+        // Rows that share runs drain faster than they were charged.
+        at(100, &supply, 16 * MS);
+        // And end with their whole run.
         let shared = Ask { company: 3 * MS, ..ask(now + MS * 100, 2 * MS) };
-        assert_eq!(demand.forecast(shared, &supply).finish, 22 * MS, "and end with their whole run");
-        supply.idle = 1;
-        assert_eq!(at(20, &supply), 4 * MS, "an idle worker takes it at once");
+        assert!(near(demand.forecast(shared, &supply).finish, 22 * MS));
+        supply.busy = &[0.0, 0.004];
+        // An idle worker takes it at once.
+        at(20, &supply, 4 * MS);
+    }
+
+    #[test]
+    fn a_worker_that_is_busy_for_long_does_not_delay_what_another_takes() {
+        let now = Instant::now();
+        let mut demand = Demand::new(now);
+        demand.add(now + 50 * MS, 10 * MS, Burden::Light);
+        let long = supply(now, &[0.001, 60.0]);
+        assert!(near(demand.forecast(ask(now + 100 * MS, 2 * MS), &long).finish, 13 * MS));
+        assert!(demand.has_room(30 * MS, &long));
+        assert!(!demand.has_room(60 * MS, &long));
+    }
+
+    #[test]
+    fn heavy_requests_are_promised_their_share_of_the_workers_and_no_more() {
+        let now = Instant::now();
+        let mut demand = Demand::new(now);
+        let supply = Supply { heavy_workers: 1.0, ..supply(now, &[0.0, 0.0]) };
+        let heavy = |due: u32, work: u32| Ask { burden: Burden::Heavy, ..ask(now + MS * due, MS * work) };
+        assert!(demand.forecast(heavy(100, 90), &supply).excess.is_zero());
+        demand.add(now + 100 * MS, 90 * MS, Burden::Heavy);
+        assert!(!demand.forecast(heavy(100, 20), &supply).excess.is_zero(), "one worker has no more time");
+        assert!(!demand.forecast(heavy(50, 20), &supply).excess.is_zero(), "nor has it before that");
+        assert!(
+            demand.forecast(ask(now + 100 * MS, 20 * MS), &supply).excess.is_zero(),
+            "others have the second"
+        );
+        demand.remove(now + 100 * MS, 90 * MS, Burden::Heavy);
+        assert!(demand.heavy.is_empty() && demand.all.is_empty());
     }
 
     #[test]
     fn an_answer_that_would_be_late_is_told_by_how_much() {
         let now = Instant::now();
         let mut demand = Demand::new(now);
-        demand.add(now + 10 * MS, 20 * MS);
+        demand.add(now + 10 * MS, 20 * MS, Burden::Light);
         let one = |margin| {
-            let supply = Supply { margin, ..supply(now, 1) };
+            let supply = Supply { margin, ..supply(now, &[0.0]) };
             demand.forecast(ask(now + 25 * MS, 4 * MS), &supply).excess
         };
         assert_eq!(one(0.0), Duration::ZERO);
-        assert_eq!(one(0.25), 5 * MS);
+        assert!(near(one(0.25), 5 * MS));
     }
 
     #[test]
     fn what_was_promised_to_others_is_not_broken_by_who_is_in_a_hurry() {
         let now = Instant::now();
         let mut demand = Demand::new(now);
-        demand.add(now + 100 * MS, 98 * MS);
-        let hurried = demand.forecast(ask(now + 20 * MS, 10 * MS), &supply(now, 1));
-        assert_eq!(hurried.finish, 10 * MS);
+        demand.add(now + 100 * MS, 98 * MS, Burden::Light);
+        let hurried = demand.forecast(ask(now + 20 * MS, 10 * MS), &supply(now, &[0.0]));
+        assert!(near(hurried.finish, 10 * MS));
         assert!((4 * MS..=8 * MS).contains(&hurried.excess), "{hurried:?}");
     }
 
     #[test]
     fn many_rows_of_one_caller_are_shared_by_the_workers() {
         let now = Instant::now();
-        let ask = Ask { due: now + 100 * MS, whole: 40 * MS, longest: 4 * MS, company: Duration::ZERO };
-        assert_eq!(Demand::new(now).forecast(ask, &supply(now, 4)).finish, 13 * MS);
+        let ask = Ask { whole: 40 * MS, longest: 4 * MS, ..ask(now + 100 * MS, MS) };
+        assert!(near(Demand::new(now).forecast(ask, &supply(now, &[0.0; 4])).finish, 13 * MS));
     }
 
     proptest! {
@@ -200,12 +337,12 @@ mod tests {
             let now = Instant::now();
             let mut demand = Demand::new(now);
             for (due, cost) in &work {
-                demand.add(now + MS * *due, MS * *cost);
+                demand.add(now + MS * *due, MS * *cost, Burden::Light);
             }
             for (due, cost) in work.iter().rev() {
-                demand.remove(now + MS * *due, MS * *cost);
+                demand.remove(now + MS * *due, MS * *cost, Burden::Light);
             }
-            prop_assert!(demand.by_tick.is_empty());
+            prop_assert!(demand.all.is_empty());
         }
 
         #[test]
@@ -213,11 +350,11 @@ mod tests {
             let now = Instant::now();
             let mut demand = Demand::new(now);
             for (due, cost) in &work {
-                demand.add(now + MS * *due, MS * *cost);
+                demand.add(now + MS * *due, MS * *cost, Burden::Light);
             }
-            let before = demand.forecast(ask(now + MS * due, MS), &supply(now, 2));
-            demand.add(now + MS * at, MS * more);
-            let after = demand.forecast(ask(now + MS * due, MS), &supply(now, 2));
+            let before = demand.forecast(ask(now + MS * due, MS), &supply(now, &[0.0, 0.0]));
+            demand.add(now + MS * at, MS * more, Burden::Light);
+            let after = demand.forecast(ask(now + MS * due, MS), &supply(now, &[0.0, 0.0]));
             prop_assert!(after.finish >= before.finish && after.excess >= before.excess);
         }
     }

@@ -12,8 +12,16 @@ use tokio::sync::oneshot;
 use crate::{
     error::Error,
     manifest::Balance,
-    pool::{Answered, meter::Spent, model::Waiting, place::Place, policy::Class},
-    task::{Bucket, Frame, Input},
+    pool::{
+        Answered,
+        charge::DEAR,
+        demand::Burden,
+        meter::Spent,
+        model::{Trial, Waiting},
+        place::Place,
+        policy::Class,
+    },
+    task::{Bucket, Frame, Input, Workload},
     tensor::Tensors,
 };
 
@@ -48,10 +56,34 @@ pub(super) struct Row {
 pub(super) struct Terms {
     pub(super) class: Class,
     pub(super) balance: Balance,
-    /// Bytes of the input.
+    /// Bytes of the input, and how much there is to prepare of it.
     pub(super) bytes: usize,
-    /// CPU time that it is expected to take alone: what the queue's demand holds for it.
+    pub(super) workload: Workload,
+    /// CPU time that preparing and answering it is expected to take, and running it alone.
+    pub(super) handling: Duration,
+    pub(super) network: Duration,
+    /// What the queue's demand holds for it: nothing where nothing was promised.
     pub(super) charge: Duration,
+    pub(super) burden: Burden,
+    /// Whether it may hold a worker for long.
+    pub(super) is_dear: bool,
+    /// Whether it may be dear for all that anybody knew when it was queued.
+    pub(super) is_unknown: bool,
+    /// The number of its request; 0 where that has no other row.
+    pub(super) request: u64,
+}
+
+impl Terms {
+    /// CPU time that it is expected to take alone.
+    pub(super) fn expected(&self) -> Duration {
+        self.handling + self.network
+    }
+
+    /// Returns whether how well its forecast held says something of the machine, and not of how little was known of
+    /// its input.
+    pub(super) fn teaches_pace(&self) -> bool {
+        !self.is_dear && !self.charge.is_zero()
+    }
 }
 
 /// Who waits for an answer, and since when.
@@ -69,12 +101,22 @@ pub(super) struct Caller {
     pub(super) place: Place,
     /// Room for the body that this input and others are slices of, held until the last of them is answered.
     pub(super) body: Option<Arc<Place>>,
+    /// Ends when the answer is sent, where it is not known what such an input costs.
+    pub(super) trial: Option<Trial>,
 }
 
 impl Job {
     /// When the answer is due.
     pub(super) fn due(&self) -> Instant {
         self.caller.due()
+    }
+
+    /// Returns whether it may hold a worker for long from now on: what was prepared has that behind it.
+    pub(super) fn is_dear(&self) -> bool {
+        match &self.matter {
+            Matter::Input { .. } => self.terms.is_dear,
+            Matter::Row(_) => self.terms.is_dear && self.terms.network > DEAR,
+        }
     }
 
     /// Says whether half of the time that the caller gave is over.
@@ -117,7 +159,7 @@ impl Caller {
     /// Gives the room back and sends the answer; a caller who has gone does not want it.
     pub(super) fn answer(self, answer: Result<Answered, Error>) {
         // Room first: whoever has an answer finds the place free for the next request.
-        drop((self.place, self.body));
+        drop((self.place, self.body, self.trial));
         let _gone = self.reply.send(answer);
     }
 }

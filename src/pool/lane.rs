@@ -9,7 +9,9 @@ use crate::{
     manifest::Balance,
     pool::{
         arrivals::Arrivals,
+        charge::DEAR,
         job::{Job, Matter},
+        ledger::Turn,
         model::Model,
         policy::{BucketView, Class},
     },
@@ -20,6 +22,24 @@ use crate::{
 /// only take memory.
 const AHEAD: usize = 256;
 
+/// Rows that are looked through for one whose request lets nobody go first.
+const LOOKED_THROUGH: usize = 512;
+
+/// Which rows a worker looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// Those that need not let others go first.
+    NotYielding,
+}
+
+/// Where the first of some rows waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    bucket: usize,
+    from: usize,
+}
+
 /// The lane of one model.
 pub(super) struct Lane {
     pub(super) model: Arc<Model>,
@@ -29,10 +49,12 @@ pub(super) struct Lane {
     n_sorted: usize,
 }
 
-/// Rows of one shape and class.
+/// Rows of one shape and class; those that are dear apart, for they may not have every worker.
 struct Bucket {
     number: usize,
     class: Class,
+    is_dear: bool,
+    is_unknown: bool,
     jobs: VecDeque<Job>,
     arrivals: Arrivals,
 }
@@ -46,13 +68,16 @@ impl Lane {
     pub(super) fn push(&mut self, job: Job, sorting: Sorting) {
         let number = match &job.matter {
             Matter::Row(row) => row.bucket,
-            Matter::Input { bucket: task::Bucket::Likely(_), .. } if sorting == Sorting::Pays => {
+            // A dear one is not prepared ahead of its turn.
+            Matter::Input { bucket: task::Bucket::Likely(_), .. }
+                if sorting == Sorting::Pays && !job.is_dear() =>
+            {
                 insert(&mut self.unsorted[job.terms.class as usize], job);
                 return;
             }
             Matter::Input { bucket, .. } => bucket.number(),
         };
-        let bucket = self.bucket(number, job.terms.class);
+        let bucket = self.bucket(number, &job);
         bucket.arrivals.came(job.caller.queued);
         insert(&mut bucket.jobs, job);
         self.n_sorted += 1;
@@ -61,14 +86,21 @@ impl Lane {
     /// Takes in that an unsorted job runs as it came: who waits for company may have it from the next.
     pub(super) fn passes(&mut self, job: &Job) {
         if let Matter::Input { bucket, .. } = &job.matter {
-            self.bucket(bucket.number(), job.terms.class).arrivals.came(job.caller.queued);
+            self.bucket(bucket.number(), job).arrivals.came(job.caller.queued);
         }
     }
 
-    fn bucket(&mut self, number: usize, class: Class) -> &mut Bucket {
-        let found = self.buckets.iter().position(|bucket| bucket.number == number && bucket.class == class);
-        let position = found.unwrap_or_else(|| {
-            self.buckets.push(Bucket { number, class, jobs: VecDeque::new(), arrivals: Arrivals::default() });
+    /// The bucket of rows of the shape `number` that are like `job`.
+    fn bucket(&mut self, number: usize, job: &Job) -> &mut Bucket {
+        let (class, is_dear) = (job.terms.class, job.is_dear());
+        let is_unknown = is_dear && job.terms.is_unknown;
+        let same = |bucket: &Bucket| {
+            let Bucket { number: other, class: of, .. } = bucket;
+            (*other, *of, bucket.is_dear, bucket.is_unknown) == (number, class, is_dear, is_unknown)
+        };
+        let position = self.buckets.iter().position(same).unwrap_or_else(|| {
+            let (jobs, arrivals) = (VecDeque::new(), Arrivals::default());
+            self.buckets.push(Bucket { number, class, is_dear, is_unknown, jobs, arrivals });
             self.buckets.len() - 1
         });
         &mut self.buckets[position]
@@ -130,19 +162,49 @@ impl Lane {
         self.n_sorted == 0 && self.unsorted.iter().all(VecDeque::is_empty)
     }
 
-    /// The policy's view of each bucket in which something waits, with its position. `stretch` is wall
-    /// seconds for a CPU second.
-    pub(super) fn views(&self, stretch: f64) -> impl Iterator<Item = (usize, BucketView)> {
-        let waiting = self.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.jobs.is_empty());
-        waiting.filter_map(move |(position, bucket)| {
-            let first = bucket.jobs.front()?;
-            let curve = self.model.curve(bucket.number, stretch);
+    /// Returns whether dear rows wait here.
+    pub(super) fn has_dear(&self) -> bool {
+        self.buckets.iter().any(|bucket| bucket.is_dear && !bucket.jobs.is_empty())
+    }
+
+    /// The policy's view of each bucket in which rows wait that this turn may take, with the place of the first of
+    /// them. `stretch` is wall seconds for a CPU second.
+    pub(super) fn views(
+        &self,
+        which: Which,
+        turn: &Turn,
+        stretch: f64,
+    ) -> impl Iterator<Item = (Place, BucketView)> {
+        let is_known = |bucket: &Bucket| {
+            bucket.jobs.front().is_some_and(|job| self.model.is_measured(job.terms.workload))
+        };
+        let may = move |bucket: &Bucket| match (bucket.is_dear, bucket.is_unknown) {
+            (false, _) => !bucket.jobs.is_empty(),
+            (true, false) => turn.takes_dear && !bucket.jobs.is_empty(),
+            (true, true) => turn.takes_unknown || (turn.takes_dear && is_known(bucket)),
+        };
+        let waiting = self.buckets.iter().enumerate().filter(move |(_, bucket)| may(bucket));
+        waiting.filter_map(move |(bucket_idx, bucket)| {
+            let from = match which {
+                Which::All => 0,
+                Which::NotYielding => {
+                    let mut some = bucket.jobs.iter().take(LOOKED_THROUGH);
+                    some.position(|job| !turn.yields(job.terms.request, job.is_dear()))?
+                }
+            };
+            let first = bucket.jobs.get(from)?;
+            let mut curve = self.model.curve(bucket.number, stretch);
+            // Rows that take long to prepare wait for each other in a run; those of a slow network gain as others do.
+            let is_alone = bucket.is_dear && first.terms.network <= DEAR;
+            if is_alone {
+                (curve.best, curve.full) = (1, curve.one);
+            }
             // Who waits for company is asked only where a batch is not full, so there are few to ask.
-            let some = bucket.jobs.iter().take(curve.best);
+            let some = bucket.jobs.range(from..).take(curve.best);
             let balance = some.clone().map(|job| job.terms.balance).min().unwrap_or(Balance::Fast);
             let since = some.map(|job| job.caller.queued).min()?;
             let view = BucketView {
-                queued: bucket.jobs.len(),
+                queued: bucket.jobs.len() - from,
                 class: bucket.class,
                 due: first.due(),
                 arrived: first.caller.arrived,
@@ -150,24 +212,23 @@ impl Lane {
                 balance,
                 arriving: bucket.arrivals.expected(),
                 curve,
-                max_rows: self.model.max_rows(),
+                max_rows: if is_alone { 1 } else { self.model.max_rows() },
             };
-            Some((position, view))
+            Some((Place { bucket: bucket_idx, from }, view))
         })
     }
 
-    /// Takes the first `rows` jobs of the bucket at `position`; those whose callers have gone go to `ended`.
-    pub(super) fn take(
-        &mut self,
-        position: usize,
-        rows: usize,
-        now: Instant,
-        ended: &mut Vec<Job>,
-    ) -> Vec<Job> {
+    /// The first `rows` jobs from `place` on.
+    pub(super) fn jobs(&self, place: Place, rows: usize) -> impl Iterator<Item = &Job> {
+        self.buckets[place.bucket].jobs.range(place.from..).take(rows)
+    }
+
+    /// Takes the first `rows` jobs from `place` on; those whose callers have gone go to `ended`.
+    pub(super) fn take(&mut self, place: Place, rows: usize, now: Instant, ended: &mut Vec<Job>) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(rows);
-        let bucket = &mut self.buckets[position];
+        let bucket = &mut self.buckets[place.bucket];
         while jobs.len() < rows {
-            let Some(job) = bucket.jobs.pop_front() else { break };
+            let Some(job) = bucket.jobs.remove(place.from) else { break };
             self.n_sorted -= 1;
             if job.caller.is_gone() { ended.push(job) } else { jobs.push(job) }
         }

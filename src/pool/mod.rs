@@ -7,16 +7,20 @@
 //! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
 //! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
 //! tell it whether company is expected; `worker` runs, with `sessions`, a `batch` at a time, after `warm_up`;
-//! `bell` wakes it, and it is `tidy` when it has nothing to do. What is promised rests on `cost` (what rows cost), `pace` (how the machine keeps up) and
-//! `demand` (what is owed by when).
+//! `bell` wakes it, and it is `tidy` when it has nothing to do. What is promised rests on the `charge` of each input,
+//! which is learnt as `cost` (of running rows) and `handling` (of preparing inputs), and on the `ledger`: `demand` (what
+//! is owed by when), `pace` (how the machine keeps up), and who works on what.
 
 mod arrivals;
 mod batch;
 mod bell;
+mod charge;
 mod cost;
 mod demand;
+mod handling;
 mod job;
 mod lane;
+mod ledger;
 mod meter;
 mod model;
 mod pace;

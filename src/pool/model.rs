@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,8 +15,11 @@ use crate::{
     error::Error,
     manifest::{Balance, BatchSpec, ModelName, Version},
     metrics::ModelMetrics,
-    pool::{Best, Declared, Loaded, Measured, cost::CostTable, place::Room, policy::Curve},
-    task::{Sample, Task},
+    pool::{
+        Best, Declared, Loaded, Measured, charge::Charge, cost::CostTable, handling::Evidence, place::Room,
+        policy::Curve,
+    },
+    task::{Sample, Task, Weight, Workload},
 };
 
 /// Retry-After while a model loads, when nothing better is known.
@@ -26,6 +29,9 @@ pub(super) const RETRY_LOADING: Duration = Duration::from_secs(1);
 /// callers are refused, a worker spends no more than a two-hundredth of its time on that.
 const REST: u32 = 200;
 const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Of this many requests that are refused for their declared bytes, one is read.
+const READ_ANYWAY: u32 = 8;
 
 /// Where a model stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +76,8 @@ pub struct Model {
     /// When a row may be measured again.
     again: Mutex<Option<Instant>>,
     waiting: AtomicUsize,
+    /// Requests that would have been refused for the bytes that they declared.
+    unread: AtomicU32,
     share: Arc<Room>,
     metrics: ModelMetrics,
 }
@@ -91,6 +99,7 @@ impl Model {
             measuring_us: AtomicU64::new(0),
             again: Mutex::new(None),
             waiting: AtomicUsize::new(0),
+            unread: AtomicU32::new(0),
             share: Arc::new(share),
             metrics,
         }
@@ -262,9 +271,16 @@ impl Model {
         self.gains.store(costs.gains(), Ordering::Relaxed);
     }
 
-    /// Takes in what preparing an input of so many bytes took, and answering it.
-    pub(super) fn handled(&self, bytes: usize, prepare: Duration, answer: Duration) {
-        lock(&self.costs).handled(bytes, prepare, answer);
+    /// Learns what preparing an input took that was answered, and answering it.
+    pub(super) fn handled(&self, workload: Workload, n_bytes: usize, prepare: Duration, answer: Duration) {
+        let (mut costs, seconds) = (lock(&self.costs), (prepare + answer).as_secs_f64());
+        costs.handling.learn(workload, n_bytes, seconds, Instant::now());
+        costs.prepared(prepare);
+    }
+
+    /// Learns what was spent on an input that could not be prepared.
+    pub(super) fn failed(&self, workload: Workload, spent: Duration) {
+        lock(&self.costs).handling.learn_failed(workload, spent.as_secs_f64(), Instant::now());
     }
 
     /// Says whether rows of some shape gain by sharing a run.
@@ -277,15 +293,40 @@ impl Model {
         Duration::from_secs_f64(lock(&self.costs).run(bucket, rows))
     }
 
-    /// CPU time that preparing and answering an input of `bytes` bytes is likely to take.
-    pub(super) fn handling_cost(&self, bytes: usize) -> Duration {
-        Duration::from_secs_f64(lock(&self.costs).handling(bytes))
+    /// What inputs are charged with, each given by the task's number for its shape and its workload.
+    pub(super) fn charges(&self, inputs: impl Iterator<Item = (usize, Workload)>) -> Vec<Charge> {
+        let (costs, now) = (lock(&self.costs), Instant::now());
+        inputs.map(|(bucket, workload)| Charge::of(&costs, bucket, workload, now)).collect()
     }
 
-    /// CPU time that one row alone is likely to take: preparing an input of `bytes` bytes, running it,
-    /// answering.
-    pub(super) fn row_cost(&self, bucket: usize, bytes: usize) -> Duration {
-        Duration::from_secs_f64(lock(&self.costs).row(bucket, bytes))
+    /// Returns whether it is known by now what an input of that workload costs.
+    pub(super) fn is_measured(&self, workload: Workload) -> bool {
+        lock(&self.costs).handling.estimate(workload, Instant::now()).evidence == Evidence::Measured
+    }
+
+    /// What is known of the CPU time of an input before its body is read: the least of it.
+    pub(super) fn least(&self, weight: Weight) -> Least {
+        let Some(task) = self.task() else { return Least::default() };
+        let (bucket, foreseen) = (task.bucket(weight).number(), task.foreseen(weight));
+        let (costs, now) = (lock(&self.costs), Instant::now());
+        let handling = foreseen.map_or(0.0, |workload| costs.handling.estimate(workload, now).measured());
+        Least {
+            network: Duration::from_secs_f64(costs.run(bucket, 1)),
+            handling: Duration::from_secs_f64(handling.max(costs.handling.least(weight.bytes, now))),
+            is_foreseen: foreseen.is_some(),
+        }
+    }
+
+    /// Returns whether a request is read whose declared bytes alone keep it out: one in eight of them, for bytes say
+    /// little of the work, and what is not read teaches nothing.
+    pub(super) fn reads_anyway(&self) -> bool {
+        self.unread.fetch_add(1, Ordering::Relaxed) % READ_ANYWAY == READ_ANYWAY - 1
+    }
+
+    /// Starts the trial of an input whose cost nothing recent tells, unless one like it is on trial.
+    pub(super) fn begin_trial(self: &Arc<Self>, workload: Workload) -> Option<Trial> {
+        let began = lock(&self.costs).handling.begin_trial(workload);
+        began.then(|| Trial { model: Arc::clone(self), workload })
     }
 
     /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
@@ -317,6 +358,28 @@ impl Model {
             State::Stopping => "the server is stopping".to_owned(),
         };
         Some(Error::Unavailable { reason: reason.into(), retry_after: RETRY_LOADING })
+    }
+}
+
+/// What is known of an input before it is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Least {
+    pub(super) network: Duration,
+    /// A lower bound of preparing and answering it.
+    pub(super) handling: Duration,
+    /// Whether its bytes tell its work, so that no more will be known of it.
+    pub(super) is_foreseen: bool,
+}
+
+/// An input on trial: it is not known what such a one costs. Ends when it is dropped.
+pub(super) struct Trial {
+    model: Arc<Model>,
+    workload: Workload,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        lock(&self.model.costs).handling.end_trial(self.workload);
     }
 }
 

@@ -170,7 +170,7 @@ pub fn decide(rule: Rule, view: &View) -> Decision {
 
 /// The class that a bucket is served in: what has spent half its time is nobody's idle work any more,
 /// so that nothing starves.
-fn class_of(bucket: &BucketView, now: Instant) -> Class {
+pub(super) fn class_of(bucket: &BucketView, now: Instant) -> Class {
     let waited = now.saturating_duration_since(bucket.arrived);
     let whole = bucket.due.saturating_duration_since(bucket.arrived);
     if waited >= whole / 2 { Class::Interactive } else { bucket.class }

@@ -13,11 +13,11 @@ use crate::{
     manifest::Balance,
     pool::{
         LoadModel,
-        demand::{Ask, Demand, Forecast, Supply},
-        job::Job,
-        lane::{Lane, Sorting},
+        demand::{Ask, Burden, Forecast},
+        job::{Job, Terms},
+        lane::{Lane, Place, Sorting, Which},
+        ledger::{Ledger, Running, Turn},
         model::Model,
-        pace::Pace,
         policy::{self, BucketView, Class, Decision, Rule, View},
     },
 };
@@ -63,11 +63,11 @@ pub(super) enum Errand {
 /// What a worker has done since its last errand.
 pub(super) enum Done {
     Nothing,
-    /// Jobs that were prepared, and when those that had no row were due and what they were charged with.
+    /// Jobs that were prepared, and when those that had no row were due, and their terms.
     Sorted {
         lane: usize,
         rows: Vec<Job>,
-        ended: Vec<(Instant, Duration)>,
+        ended: Vec<(Instant, Terms)>,
     },
     Ran(Report),
 }
@@ -88,13 +88,9 @@ pub(super) struct Report {
 pub(super) struct Queue {
     lanes: Vec<Lane>,
     rule: Rule,
-    /// Workers that there are meant to be, and those of them that have nothing to do.
-    workers: usize,
-    idle: usize,
-    /// Until when each worker is likely to be busy.
-    running: Vec<Option<Instant>>,
-    demand: Demand,
-    pace: Pace,
+    ledger: Ledger,
+    /// Requests of more than one row that were queued: the next one's number.
+    requests: u64,
     /// Loading: before any request, for nobody can be served without it.
     urgent: VecDeque<Chore>,
     /// Measuring further shapes: only while nobody waits.
@@ -104,7 +100,7 @@ pub(super) struct Queue {
     swept: Option<Instant>,
     /// The policy's view and whose each of it is, kept to spare two allocations per decision.
     view: Vec<BucketView>,
-    places: Vec<(usize, usize)>,
+    places: Vec<(usize, Place)>,
 }
 
 impl Queue {
@@ -113,11 +109,8 @@ impl Queue {
         Self {
             lanes: models.iter().map(|model| Lane::new(Arc::clone(model))).collect(),
             rule,
-            workers,
-            idle: 0,
-            running: Vec::new(),
-            demand: Demand::new(Instant::now()),
-            pace: Pace::new(),
+            ledger: Ledger::new(workers, Instant::now()),
+            requests: 0,
             urgent: VecDeque::new(),
             chores: VecDeque::new(),
             closed: false,
@@ -144,18 +137,23 @@ impl Queue {
 
     /// Owes time to a request whose jobs come later.
     pub(super) fn hold(&mut self, due: Instant, work: Duration) {
-        self.demand.add(due, work);
+        self.ledger.demand.add(due, work, Burden::Unknown);
     }
 
     /// Ends what was owed by [`Queue::hold`].
     pub(super) fn release(&mut self, due: Instant, work: Duration) {
-        self.demand.remove(due, work);
+        self.ledger.demand.remove(due, work, Burden::Unknown);
     }
 
-    /// Queues a job in its model's lane.
-    pub(super) fn push(&mut self, lane: usize, job: Job) {
-        self.demand.add(job.due(), job.terms.charge);
-        self.place(lane, job);
+    /// Queues the jobs of one request in their model's lane.
+    pub(super) fn push(&mut self, lane: usize, jobs: Vec<Job>) {
+        let request = if jobs.len() > 1 { self.requests + 1 } else { 0 };
+        self.requests = self.requests.max(request);
+        for mut job in jobs {
+            job.terms.request = request;
+            self.ledger.demand.add(job.due(), job.terms.charge, job.terms.burden);
+            self.place(lane, job);
+        }
     }
 
     fn place(&mut self, lane: usize, job: Job) {
@@ -164,21 +162,13 @@ impl Queue {
         lane.push(job, if pays { Sorting::Pays } else { Sorting::GainsNothing });
     }
 
-    /// Predicts an answer.
-    pub(super) fn forecast(&self, ask: Ask, class: Class, now: Instant) -> Forecast {
-        let pace = self.pace.at(now);
-        let left = |until: &Option<Instant>| until.map(|until| until.saturating_duration_since(now));
-        let supply = Supply {
-            now,
-            workers: self.workers,
-            idle: self.idle,
-            running: self.running.iter().filter_map(left).sum(),
-            drain: pace.drain(),
-            stretch: pace.stretch(),
-            margin: pace.margin(),
-        };
-        let mut forecast = self.demand.forecast(ask, &supply);
-        if class == Class::Batch && self.idle == 0 && !self.lanes.iter().all(Lane::is_empty) {
+    /// Predicts an answer that is asked for.
+    pub(super) fn forecast(&mut self, ask: Ask, class: Class, now: Instant) -> Forecast {
+        if class == Class::Interactive {
+            self.ledger.asked(ask.burden, now);
+        }
+        let mut forecast = self.ledger.forecast(ask, now);
+        if class == Class::Batch && self.ledger.idle == 0 && !self.lanes.iter().all(Lane::is_empty) {
             // Served from idle time, of which there is none now: expected when half its time is over.
             let left = ask.due.saturating_duration_since(now);
             forecast.finish = forecast.finish.max(left / 2);
@@ -188,7 +178,7 @@ impl Queue {
 
     /// Wall seconds for a CPU second, as seen lately.
     pub(super) fn stretch(&self) -> f64 {
-        self.pace.at(Instant::now()).stretch()
+        self.ledger.pace.at(Instant::now()).stretch()
     }
 
     /// Says whether the queue takes no more jobs.
@@ -205,41 +195,43 @@ impl Queue {
 
     /// Workers that there are meant to be.
     pub(super) fn workers(&self) -> usize {
-        self.workers
+        self.ledger.workers
     }
 
     /// Sets how many workers there are meant to be; those beyond leave when they next ask.
     pub(super) fn set_workers(&mut self, workers: usize) {
-        self.workers = workers;
+        self.ledger.workers = workers;
     }
 
     /// Workers that have nothing to do.
     pub(super) fn idle(&self) -> usize {
-        self.idle
+        self.ledger.idle
     }
 
     /// Counts a worker as having nothing to do, or no longer.
     pub(super) fn rests(&mut self, rests: Rests) {
         match rests {
-            Rests::Begin => self.idle += 1,
-            Rests::End => self.idle -= 1,
+            Rests::Begin => self.ledger.idle += 1,
+            Rests::End => self.ledger.idle -= 1,
         }
     }
 
     /// Takes in what a worker has done.
     pub(super) fn finish(&mut self, worker: usize, done: Done, now: Instant) {
-        self.set_running(worker, None);
+        self.ledger.end(worker);
         match done {
             Done::Nothing => {}
             Done::Ran(report) => {
-                self.pace.ran(now, report.wall, report.expected, report.charged);
+                self.ledger.pace.ran(now, report.wall, report.expected, report.charged);
                 for (predicted, took) in report.promises {
-                    self.pace.kept(now, predicted, took);
+                    self.ledger.pace.kept(now, predicted, took);
                 }
             }
             Done::Sorted { lane, rows, ended } => {
                 rows.into_iter().for_each(|job| self.place(lane, job));
-                ended.into_iter().for_each(|(due, charge)| self.demand.remove(due, charge));
+                for (due, terms) in ended {
+                    self.ledger.demand.remove(due, terms.charge, terms.burden);
+                }
             }
         }
     }
@@ -247,13 +239,13 @@ impl Queue {
     /// Gives a free worker its next errand, and the jobs to end once the lock is released: those whose
     /// callers have gone, at no cost but this look, and those who cannot be answered in time.
     pub(super) fn take(&mut self, worker: usize, now: Instant) -> (Errand, Vec<Job>) {
-        if worker >= self.workers {
+        if worker >= self.ledger.workers {
             return (Errand::Leave, Vec::new());
         }
         if let Some(chore) = self.urgent.pop_front() {
             return (Errand::Chore(chore), Vec::new());
         }
-        let (mut ended, stretch) = (Vec::new(), self.pace.at(now).stretch());
+        let (mut ended, stretch) = (Vec::new(), self.ledger.pace.at(now).stretch());
         self.lanes.iter_mut().for_each(|lane| lane.clear(now, stretch, &mut ended));
         let errand = self.next(worker, now, stretch, &mut ended);
         self.settle(&ended, now);
@@ -264,39 +256,70 @@ impl Queue {
         if let Some(errand) = self.sort(worker, Class::Interactive, now) {
             return errand;
         }
-        match self.decide(now, stretch) {
+        let turn = self.ledger.turn(worker, now);
+        // What is left when the pool closes is worked off by all.
+        let (takes_dear, takes_unknown) = (turn.takes_dear || self.closed, turn.takes_unknown || self.closed);
+        let turn = Turn { takes_dear, takes_unknown, ..turn };
+        match self.decide(&turn, now, stretch) {
             Decision::Run { bucket, rows } => {
-                let (lane, position) = self.places[bucket];
-                let jobs = self.lanes[lane].take(position, rows, now, ended);
+                let (lane, place) = self.places[bucket];
+                let jobs = self.lanes[lane].take(place, rows, now, ended);
                 self.run(worker, lane, jobs, now)
             }
             decision => {
                 if let Some(errand) = self.sort(worker, Class::Batch, now) {
                     return errand;
                 }
-                match decision {
-                    Decision::Rest if self.closed => Errand::Leave,
-                    Decision::Hold { until } => Errand::Rest(Some(until)),
-                    _ => self.chores.pop_front().map_or(Errand::Rest(None), Errand::Chore),
+                // Dear rows that are left to other workers are looked at again when nobody else is there.
+                let left = !turn.takes_dear && self.lanes.iter().any(Lane::has_dear);
+                let again = self.ledger.looks_again().filter(|_| left);
+                match (decision, again) {
+                    (Decision::Rest, None) if self.closed => Errand::Leave,
+                    (Decision::Hold { until }, again) => {
+                        Errand::Rest(Some(again.map_or(until, |again| again.min(until))))
+                    }
+                    (_, again) => self.chores.pop_front().map_or(Errand::Rest(again), Errand::Chore),
                 }
             }
         }
     }
 
-    fn decide(&mut self, now: Instant, stretch: f64) -> Decision {
+    /// Decides in the order of deadlines; where the first row is to let others go first, and what is owed leaves time
+    /// for that, among the others.
+    fn decide(&mut self, turn: &Turn, now: Instant, stretch: f64) -> Decision {
+        let first = self.look(Which::All, turn, now, stretch);
+        let Decision::Run { bucket, .. } = first else { return first };
+        let (lane, place) = self.places[bucket];
+        let yields = self.lanes[lane].jobs(place, 1).any(|job| turn.yields(job.terms.request, job.is_dear()));
+        if !yields {
+            return first;
+        }
+        let class = policy::class_of(&self.view[bucket], now);
+        let other = self.look(Which::NotYielding, turn, now, stretch);
+        if let Decision::Run { bucket, rows } = other {
+            let (lane, place) = self.places[bucket];
+            let work = self.lanes[lane].jobs(place, rows).map(|job| job.terms.expected()).sum();
+            if policy::class_of(&self.view[bucket], now) == class && self.ledger.has_room(work, now) {
+                return other;
+            }
+        }
+        self.look(Which::All, turn, now, stretch)
+    }
+
+    fn look(&mut self, which: Which, turn: &Turn, now: Instant, stretch: f64) -> Decision {
         self.view.clear();
         self.places.clear();
         for (lane, of) in self.lanes.iter().enumerate() {
-            for (position, mut view) in of.views(stretch) {
+            for (place, mut view) in of.views(which, turn, stretch) {
                 if self.closed {
                     // No company will come.
                     view.balance = Balance::Fast;
                 }
                 self.view.push(view);
-                self.places.push((lane, position));
+                self.places.push((lane, place));
             }
         }
-        policy::decide(self.rule, &View { now, workers: self.workers, buckets: &self.view })
+        policy::decide(self.rule, &View { now, workers: self.ledger.workers, buckets: &self.view })
     }
 
     /// Has inputs prepared so that rows of one shape find each other.
@@ -314,32 +337,45 @@ impl Queue {
         // Idle workers share a burst here, too.
         let few = none_sorted
             && self.rule == Rule::Measured
-            && waiting < FEW * self.workers
+            && waiting < FEW * self.ledger.workers
             && self.lanes[lane].unsorted().all(hasty);
-        let share = if few { 1 } else { waiting.div_ceil(self.idle + 1).clamp(1, SORTED_AT_ONCE) };
+        let share = if few { 1 } else { waiting.div_ceil(self.ledger.idle + 1).clamp(1, SORTED_AT_ONCE) };
         let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
         if share == 1 && none_sorted && jobs.iter().all(hasty) {
             // It finds no company, and waits for none: it runs at once.
             jobs.iter().for_each(|job| self.lanes[lane].passes(job));
             return Some(self.run(worker, lane, jobs, now));
         }
+        self.begin(worker, jobs.iter().map(|job| (job, job.terms.handling)), now);
         Some(Errand::Sort(Batch { model: Arc::clone(&self.lanes[lane].model), jobs }))
     }
 
     fn run(&mut self, worker: usize, lane: usize, jobs: Vec<Job>, now: Instant) -> Errand {
         for job in &jobs {
-            self.demand.remove(job.due(), job.terms.charge);
+            self.ledger.demand.remove(job.due(), job.terms.charge, job.terms.burden);
         }
-        let charged: Duration = jobs.iter().map(|job| job.terms.charge).sum();
-        self.set_running(worker, Some(now + charged.mul_f64(self.pace.drain())));
+        self.begin(worker, jobs.iter().map(|job| (job, job.terms.expected())), now);
         Errand::Run(Batch { model: Arc::clone(&self.lanes[lane].model), jobs })
     }
 
-    fn set_running(&mut self, worker: usize, until: Option<Instant>) {
-        if self.running.len() <= worker {
-            self.running.resize(worker + 1, None);
-        }
-        self.running[worker] = until;
+    /// Notes what a worker begins with, and the CPU time that each of it is expected to take.
+    fn begin<'j>(
+        &mut self,
+        worker: usize,
+        work: impl Iterator<Item = (&'j Job, Duration)> + Clone,
+        now: Instant,
+    ) {
+        let terms = || work.clone().map(|(job, _)| &job.terms);
+        let expected: Duration = work.clone().map(|(_, expected)| expected).sum();
+        let first = terms().next().map_or(0, |terms| terms.request);
+        let is_heavy = terms().any(|terms| terms.burden == Burden::Heavy);
+        let running = Running {
+            until: now + expected.mul_f64(self.ledger.pace.drain()),
+            burden: if is_heavy { Burden::Heavy } else { Burden::Light },
+            is_dear: work.clone().any(|(job, _)| job.is_dear()),
+            request: if terms().all(|terms| terms.request == first) { first } else { 0 },
+        };
+        self.ledger.begin(worker, running);
     }
 
     /// Says whether anything waits for a worker.
@@ -364,10 +400,11 @@ impl Queue {
     /// were judged by the rows that made it would never be found too bright.
     fn settle(&mut self, ended: &[Job], now: Instant) {
         for job in ended {
-            self.demand.remove(job.due(), job.terms.charge);
-            if let Some(predicted) = job.caller.predicted.filter(|_| job.is_broken(now)) {
+            self.ledger.demand.remove(job.due(), job.terms.charge, job.terms.burden);
+            let predicted = job.caller.predicted.filter(|_| job.is_broken(now) && job.terms.teaches_pace());
+            if let Some(predicted) = predicted {
                 let took = now.saturating_duration_since(job.caller.queued);
-                self.pace.kept(now, predicted.as_secs_f64(), took.as_secs_f64());
+                self.ledger.pace.kept(now, predicted.as_secs_f64(), took.as_secs_f64());
             }
         }
     }

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use crate::pool::{
     LoadModel,
     bell::{Bell, Deferred},
+    charge::{self, Admission, Asks},
     demand::{Ask, Forecast},
     job::Job,
-    model::{self, Model, State},
+    model::{self, Model, State, Trial},
     place::Room,
     policy::{Class, Rule},
     queue::{Chore, Done, Errand, Queue, Rests},
@@ -35,7 +36,7 @@ pub(super) struct Shared {
 /// Where jobs are to be queued, and on which terms.
 pub(super) struct Entry {
     pub(super) lane: usize,
-    pub(super) ask: Ask,
+    pub(super) asks: Asks,
     pub(super) class: Class,
     /// What is owed to them already, due as they are.
     pub(super) held: Duration,
@@ -121,28 +122,33 @@ impl Shared {
     }
 
     /// Queues jobs, all at once so that workers share them, where that breaks no promise. `jobs`
-    /// makes them, told the forecast that they were accepted with. What was held for them is owed no more.
+    /// makes them, told the forecast that they were accepted with and the trial that they are, where nothing is
+    /// promised. What was held for them is owed no more.
     /// Returns the notification of workers where it was deferred, for the caller to keep until its next poll.
     pub(super) fn push(
         &self,
         entry: Entry,
-        jobs: impl FnOnce(Forecast) -> Vec<Job>,
+        jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Job>,
     ) -> Result<Option<Deferred>, NotQueued> {
-        let Entry { lane, ask, class, held } = entry;
+        let Entry { lane, asks, class, held } = entry;
         let mut queue = self.queue();
         if !held.is_zero() {
-            queue.release(ask.due, held);
+            queue.release(asks.ask.due, held);
         }
         if queue.is_closed() {
             return Err(NotQueued::Closed);
         }
-        let forecast = queue.forecast(ask, class, Instant::now());
-        if !forecast.excess.is_zero() {
-            return Err(NotQueued::Late(forecast));
-        }
-        let jobs = jobs(forecast);
+        let (now, mut trial) = (Instant::now(), None);
+        let begin_trial = |workload| {
+            trial = self.models[lane].begin_trial(workload);
+            trial.is_some()
+        };
+        let jobs = match charge::admit(&asks, |ask| queue.forecast(ask, class, now), begin_trial) {
+            Admission::Refused(forecast) => return Err(NotQueued::Late(forecast)),
+            Admission::Promised(forecast) | Admission::Trial(forecast) => jobs(forecast, trial),
+        };
         let n_jobs = jobs.len();
-        jobs.into_iter().for_each(|job| queue.push(lane, job));
+        queue.push(lane, jobs);
         let idle = queue.idle();
         drop(queue);
         Ok(if idle > 0 { self.bell.ring(n_jobs) } else { None })

@@ -19,15 +19,22 @@ use crate::{
     pool::{
         Answered,
         bell::Deferred,
-        demand::{Ask, Forecast},
+        charge::{Asks, Charge, DEAR},
+        demand::{Ask, Burden, Forecast},
+        handling::Evidence,
         job::{Caller, Job, Matter, Terms},
-        model::{Model, RETRY_LOADING, Waiting},
+        model::{Model, RETRY_LOADING, Trial, Waiting},
         place::{Full, Place},
         policy::Class,
         shared::{Entry, NotQueued, Shared},
     },
-    task::{Input, Weight},
+    task::{Input, Weight, Workload},
 };
+
+/// Bytes of the inputs of one request that are looked at to price them, together; and of each at least. A thread that
+/// serves others does that.
+const LOOKED_AT: usize = 64 << 10;
+const LEAST_LOOKED_AT: usize = 256;
 
 /// What a request asks for before its body is read.
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +96,13 @@ impl Slot {
             return Err(error);
         }
         // What is declared is most likely one input. Where it is many, `submit` looks again.
-        let forecast = shared.forecast(ask_of(model, &claim), claim.class);
+        let asked = ask_of(model, &claim);
+        let forecast = shared.forecast(asked.ask, claim.class);
         if !forecast.excess.is_zero() {
-            return Err(too_late(model, shared, &claim, claim.weight, forecast));
+            let fits = |ask| shared.forecast(ask, claim.class).excess.is_zero();
+            if !asked.without_bytes.is_some_and(fits) || !model.reads_anyway() {
+                return Err(too_late(model, shared, &claim, claim.weight, forecast));
+            }
         }
         // What is declared has to fit now, and is taken as it arrives: who declares much and sends
         // slowly holds no room that others could use.
@@ -113,7 +124,7 @@ impl Slot {
     /// promised it before the inputs are known: for what comes after another model's answer.
     pub(super) fn hold(model: &Arc<Model>, shared: &Arc<Shared>, claim: Claim) -> Result<Self, Error> {
         let mut slot = Self::reserve(model, shared, claim)?;
-        let ask = ask_of(model, &claim);
+        let AskUnread { ask, .. } = ask_of(model, &claim);
         shared
             .hold(ask, claim.class)
             .map_err(|forecast| too_late(model, shared, &claim, claim.weight, forecast))?;
@@ -123,7 +134,7 @@ impl Slot {
 
     /// How long one row is likely to take, from the moment that a worker begins with it.
     pub fn takes(&self) -> Duration {
-        charge(&self.model, self.claim.weight).mul_f64(self.shared.stretch())
+        ask_of(&self.model, &self.claim).ask.whole.mul_f64(self.shared.stretch())
     }
 
     /// Reserves bytes as a body arrives.
@@ -148,21 +159,23 @@ impl Slot {
         if let Err(full) = self.place.grow(inputs.len().saturating_sub(1), more_bytes) {
             return Err(queue_full(full, self.backlog()));
         }
-        let charges: Vec<Duration> = inputs.iter().map(|input| charge(&self.model, input.weight())).collect();
-        let due = self.claim.due();
-        let dearest = inputs.iter().map(Input::weight).zip(&charges).max_by_key(|(_, charge)| **charge);
-        let (dearest, longest) = dearest.map_or_else(Default::default, |(weight, charge)| (weight, *charge));
-        let ask = Ask { due, whole: charges.iter().sum(), longest, company: company(&self.model, dearest) };
+        let most_bytes = (LOOKED_AT / inputs.len().max(1)).max(LEAST_LOOKED_AT);
+        let look = |input: &Input| (task.bucket(input.weight()).number(), task.workload(input, most_bytes));
+        let looked_at: Vec<(usize, Workload)> = inputs.iter().map(look).collect();
+        let charges = self.model.charges(looked_at.into_iter());
+        let dearest = inputs.iter().zip(&charges).max_by_key(|(_, charge)| charge.whole());
+        let dearest = dearest.map_or_else(Weight::default, |(input, _)| input.weight());
+        let asks = Asks::of(&charges, self.claim.due(), company(&self.model, dearest));
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
         let body = (shared > 0).then(|| Arc::new(self.place.split_off_bytes()));
         let Self { model, shared, claim, place, held } = &mut self;
-        let jobs = |forecast: Forecast| {
+        let jobs = |forecast: Forecast, mut trial: Option<Trial>| {
             // Who may wait for company is answered when it has come, which no forecast says.
-            let fast = claim.balance == Balance::Fast;
-            let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1 && fast);
-            let job = |(input, charge): (Input, Duration)| {
+            let (fast, is_trial) = (claim.balance == Balance::Fast, trial.is_some());
+            let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1 && fast && !is_trial);
+            let job = |(input, charge): (Input, Charge)| {
                 let (sender, receiver) = oneshot::channel();
                 replies.push(Reply { receiver, deferred: None, was_polled: false });
                 let weight = input.weight();
@@ -178,15 +191,30 @@ impl Slot {
                         span: span.clone(),
                         place: place.split_off(n_held),
                         body: body.clone(),
+                        // The first tells what the others cost.
+                        trial: trial.take(),
                     },
                     waiting: Waiting::start(model),
-                    terms: Terms { class: claim.class, balance: claim.balance, bytes, charge },
+                    terms: Terms {
+                        class: claim.class,
+                        balance: claim.balance,
+                        bytes,
+                        workload: charge.workload,
+                        handling: charge.handling,
+                        network: charge.network,
+                        charge: if is_trial { Duration::ZERO } else { charge.whole() },
+                        burden: if is_trial { Burden::Heavy } else { asks.ask.burden },
+                        is_dear: is_trial || charge.is_dear(),
+                        is_unknown: is_trial
+                            || (charge.is_dear() && charge.evidence == Evidence::Extrapolated),
+                        request: 0,
+                    },
                 }
             };
             inputs.into_iter().zip(charges).map(job).collect()
         };
         let held = held.as_mut().map_or(Duration::ZERO, |held| std::mem::take(&mut held.work));
-        match shared.push(Entry { lane: model.lane(), ask, class: claim.class, held }, jobs) {
+        match shared.push(Entry { lane: model.lane(), asks, class: claim.class, held }, jobs) {
             Ok(deferred) => {
                 // The first is the one that is awaited first.
                 if let Some(first) = replies.first_mut() {
@@ -205,20 +233,29 @@ impl Slot {
     /// How long an answer would take, whatever the request.
     fn backlog(&self) -> Duration {
         let (due, none) = (self.claim.due(), Duration::ZERO);
-        let ask = Ask { due, whole: none, longest: none, company: none };
+        let ask = Ask { due, whole: none, longest: none, company: none, burden: Burden::Unknown };
         self.shared.forecast(ask, self.claim.class).finish
     }
 }
 
 /// What a request asks for of which no more than its claim is known.
-fn ask_of(model: &Model, claim: &Claim) -> Ask {
-    let charge = charge(model, claim.weight);
-    Ask { due: claim.due(), whole: charge, longest: charge, company: company(model, claim.weight) }
+struct AskUnread {
+    ask: Ask,
+    /// The same without what its bytes are taken to cost, where they are.
+    without_bytes: Option<Ask>,
 }
 
-/// CPU time that an input of that weight is likely to take.
-fn charge(model: &Model, weight: Weight) -> Duration {
-    model.task().map_or(Duration::ZERO, |task| model.row_cost(task.bucket(weight).number(), weight.bytes))
+fn ask_of(model: &Model, claim: &Claim) -> AskUnread {
+    let least = model.least(claim.weight);
+    let whole = least.network + least.handling;
+    let burden = match least.is_foreseen {
+        false => Burden::Unknown,
+        true if whole > DEAR => Burden::Heavy,
+        true => Burden::Light,
+    };
+    let ask = Ask { due: claim.due(), whole, longest: whole, company: company(model, claim.weight), burden };
+    let without_bytes = Ask { whole: least.network, longest: least.network, ..ask };
+    AskUnread { ask, without_bytes: (!least.handling.is_zero()).then_some(without_bytes) }
 }
 
 /// How much longer than alone such an input's row takes in a batch that is as large as pays.

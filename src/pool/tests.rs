@@ -3,6 +3,7 @@
 mod company;
 mod memory;
 mod scheduling;
+mod turns;
 
 use std::{
     sync::{Condvar, Mutex},

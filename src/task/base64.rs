@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::error::Error;
 
 /// Padding may be missing, as many encoders leave it out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -29,7 +29,7 @@ pub fn decode(text: &[u8]) -> Result<Bytes, Error> {
 const LONGEST_PREFIX: usize = 256;
 
 /// Bytes before the base64 of a `data:` URL; 0 where `text` is none.
-fn data_url_prefix(text: &[u8]) -> Result<usize, Error> {
+pub(super) fn data_url_prefix(text: &[u8]) -> Result<usize, Error> {
     if !text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"data:")) {
         return Ok(0);
     }

@@ -6,7 +6,9 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Answer, Bucket, Crop, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
+    Workload,
     fit::{all_filled, axis, input, labels, misfit, normalisation, temperature},
+    glimpse,
     probes::{N_PROBES, Pattern},
     scores::rank,
 };
@@ -104,6 +106,14 @@ impl Task for ImageClassification {
 
     fn bucket(&self, _: Weight) -> Bucket {
         Bucket::Sure(BUCKET)
+    }
+
+    fn workload(&self, input: &Input, most_bytes: usize) -> Workload {
+        glimpse::workload(input, self.limits, most_bytes)
+    }
+
+    fn foreseen(&self, _: Weight) -> Option<Workload> {
+        None
     }
 
     fn crop(&self) -> Option<&Arc<Crop>> {

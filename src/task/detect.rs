@@ -19,8 +19,9 @@ use self::{
 };
 use super::{
     Answer, Bucket, Cut, Encoded, Frame, Input, Kept, Look, Prepared, Sample, SpecError, Task, TaskOptions,
-    Weight,
+    Weight, Workload,
     fit::{Listed, all_filled, input, listed, misfit, normalisation, temperature},
+    glimpse,
     probes::{N_PROBES, Pattern},
 };
 use crate::{
@@ -219,6 +220,14 @@ impl Task for FaceDetection {
     fn bucket(&self, weight: Weight) -> Bucket {
         let side = weight.side.filter(|side| self.sides.contains(side)).unwrap_or(self.usual_side());
         Bucket::Likely(Canvas::usual(side).bucket())
+    }
+
+    fn workload(&self, input: &Input, most_bytes: usize) -> Workload {
+        glimpse::workload(input, self.limits, most_bytes)
+    }
+
+    fn foreseen(&self, _: Weight) -> Option<Workload> {
+        None
     }
 
     fn sides(&self) -> &[u32] {

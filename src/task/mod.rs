@@ -9,6 +9,7 @@ pub mod classify;
 mod crop;
 pub mod detect;
 mod fit;
+mod glimpse;
 mod input;
 mod probes;
 mod scores;
@@ -19,7 +20,7 @@ use std::{path::Path, sync::Arc};
 pub use self::{
     crop::Crop,
     detect::{Area, Face},
-    input::{Cut, Encoded, Input, Look, Weight},
+    input::{Cut, Encoded, Input, Look, Weight, Workload},
 };
 pub use crate::text::Truncated;
 use crate::{
@@ -41,6 +42,16 @@ pub trait Task: Send + Sync {
 
     /// Tells the shape of the row that an input prepares to, without looking into it.
     fn bucket(&self, weight: Weight) -> Bucket;
+
+    /// Tells how much there is to prepare of an input by at most about `most_bytes` of it: cheap, and never an error.
+    fn workload(&self, input: &Input, _most_bytes: usize) -> Workload {
+        Workload::of_bytes(input.n_bytes())
+    }
+
+    /// The same of an input that is not there yet; `None` where its bytes say nothing of the work.
+    fn foreseen(&self, weight: Weight) -> Option<Workload> {
+        Some(Workload::of_bytes(weight.bytes))
+    }
 
     /// The long sides that a picture may be scaled to, the one that is used where nobody chooses first;
     /// none where there is no choice.

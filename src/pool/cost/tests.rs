@@ -18,7 +18,7 @@ fn us(seconds: f64) -> f64 {
 #[test]
 fn nothing_is_claimed_before_the_first_run() {
     let table = CostTable::new(8, [(0, 1)]);
-    assert_eq!((table.run(0, 1), table.row(0, 100)), (0.0, 0.0));
+    assert_eq!(table.run(0, 1), 0.0);
     assert!(table.measured().is_empty() && table.bests().is_empty());
     assert_eq!(table.curve(0, 1.0), Curve { best: 1, one: Duration::ZERO, full: Duration::ZERO });
 }
@@ -57,7 +57,7 @@ fn what_is_around_a_run_is_shared_by_its_rows_where_it_counts() {
         }
         (0..60).for_each(|_| {
             table.ran(around * US);
-            table.handled(100, preparing * US, US);
+            table.prepared(preparing * US);
             table.learn(0, 1, network[0] * US);
         });
         table.bests()[0].rows
@@ -120,15 +120,4 @@ fn a_run_between_two_of_the_grid_corrects_both() {
     (0..60).for_each(|_| table.learn(10, 3, 440 * US));
     assert!((435.0..=440.0).contains(&us(table.run(10, 3))));
     assert_eq!(us(table.run(10, 1)), 100.0);
-}
-
-#[test]
-fn a_large_input_is_expected_to_take_longer_than_a_small_one() {
-    let mut table = table();
-    table.handled(1000, 40 * US, 10 * US);
-    assert_eq!(us(table.row(10, 1000)), 150.0);
-    assert_eq!(us(table.row(10, 4000)), 300.0);
-    assert_eq!(us(table.row(10, 10)), 150.0);
-    (0..60).for_each(|_| table.handled(4000, 60 * US, 10 * US));
-    assert_eq!(us(table.row(10, 4000)).round(), 170.0);
 }

@@ -6,11 +6,13 @@ use super::*;
 use crate::{
     manifest::Balance,
     pool::{
+        demand::Burden,
         job::{Caller, Job, Matter, Terms},
         model::{Model, Waiting},
         place::{Place, Room},
         queue::{Done, Errand, Queue},
     },
+    task::Workload,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -51,11 +53,24 @@ impl Bench {
                 span: tracing::Span::none(),
                 place: Place::take(&self.room, &self.room, 1).unwrap(),
                 body: None,
+                trial: None,
             },
             waiting: Waiting::start(&self.model),
-            terms: Terms { class: Class::Interactive, balance, bytes: 1, charge: MS },
+            terms: Terms {
+                class: Class::Interactive,
+                balance,
+                bytes: 1,
+                workload: Workload::of_bytes(1),
+                handling: Duration::ZERO,
+                network: MS,
+                charge: MS,
+                burden: Burden::Light,
+                is_dear: false,
+                is_unknown: false,
+                request: 0,
+            },
         };
-        self.queue.push(0, job);
+        self.queue.push(0, vec![job]);
     }
 
     /// What the worker does now: how many rows it runs, or until when it rests.
