@@ -4,19 +4,17 @@
 //!
 //! - [`config`]: what may be set; [`cores`]: what this machine lends; [`cli`]: the commands.
 //! - [`server`]: a listener, a router and a stop that loses nothing.
-//! - [`load`]: the other end: a load generator for any HTTP server.
 //! - [`http`]: the only room that knows HTTP.
 //! - [`pool`]: the heart: admission, lanes, batches, worker threads.
 //! - [`task`]: what a network is for; pure functions of inputs and tensors.
 //! - [`engine`]: what runs a network.
 //! - [`image`], [`text`], [`tensor`]: bytes to pixels, text to ids, numbers in shapes.
 //! - [`repository`] and [`manifest`]: model folders on disk.
-//! - [`metrics`], [`error`] and [`random`], and `calendar`: plain data that every room may use.
+//! - [`metrics`], [`error`] and [`random`]: plain data that every room may use.
 //!
 //! Imports run downwards only; `tests/it/architecture.rs` holds this.
 
 mod allocator;
-mod calendar;
 pub mod cli;
 pub mod config;
 pub mod cores;
@@ -24,7 +22,6 @@ pub mod engine;
 pub mod error;
 pub mod http;
 pub mod image;
-pub mod load;
 pub mod manifest;
 pub mod metrics;
 pub mod pool;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use lepton::load::{Arrivals, Rate};
+use lepton_load::{Arrivals, Rate};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::support::client::{Caller, Failure};

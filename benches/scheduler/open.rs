@@ -7,10 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lepton::{
-    load::{Arrivals, Rate},
-    pool::Reply,
-};
+use lepton::pool::Reply;
+use lepton_load::{Arrivals, Rate};
 use tokio::sync::mpsc;
 
 use crate::{Contender, Failure, median, order};

@@ -14,14 +14,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use lepton_load::{
+    self as load, Arrivals, Ask, Load, Order, Outcome, Plan, Rate, Target, Url, WarmUp, report::Report,
+};
 use tokio::runtime::Runtime;
 
 use self::watched::{interruption, measured};
 use super::{Failure, logging};
-use crate::{
-    config::Time,
-    load::{self, Arrivals, Ask, Load, Order, Outcome, Plan, Rate, Target, Url, WarmUp, report::Report},
-};
+use crate::config::Time;
 
 /// Callers of a closed loop where nobody said how many.
 const CALLERS: NonZeroUsize = NonZeroUsize::new(16).unwrap();

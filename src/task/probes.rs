@@ -1,6 +1,6 @@
 //! What two ways to run a network are compared by: inputs drawn by chance that repeats.
 
-use crate::random::Chance;
+use fastrand::Rng;
 
 /// How many probes a task makes.
 pub(super) const N_PROBES: u64 = 16;
@@ -25,8 +25,8 @@ struct Wave {
 
 impl Pattern {
     pub(super) fn new(seed: u64) -> Self {
-        let mut chance = Chance(seed);
-        let mut upto = |most: f32| chance.unit() as f32 * most;
+        let mut rng = Rng::with_seed(seed);
+        let mut upto = |most: f32| rng.f32() * most;
         let waves = std::array::from_fn(|_| Wave {
             right: upto(6.0) - 3.0,
             down: upto(6.0) - 3.0,
@@ -47,7 +47,7 @@ impl Pattern {
             })
             .sum();
         let place = (u64::from(x.to_bits()) << 32 | u64::from(y.to_bits())) ^ self.seed ^ channel as u64;
-        let noise = (Chance(place).bits() % 32) as f32 - 16.0;
+        let noise = Rng::with_seed(place).u8(..32) as f32 - 16.0;
         (128.0 + light + noise).clamp(0.0, 255.0) as u8
     }
 }

@@ -15,7 +15,6 @@ use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
     manifest::TextClassificationSpec,
-    random::Chance,
     tensor::{DType, Data, Tensor, Tensors},
     text::{Buckets, Encoded, Tokenizer},
 };
@@ -199,12 +198,12 @@ impl Task for TextClassification {
     }
 
     fn probes(&self) -> Vec<Prepared> {
-        let n_words = u64::from(self.tokenizer.n_words()).max(1);
+        let n_words = self.tokenizer.n_words().max(1);
         let longest = self.buckets.lengths().last().copied().unwrap_or(1);
         let probe = |seed| {
-            let mut chance = Chance(seed);
+            let mut rng = fastrand::Rng::with_seed(seed);
             let tokens = (PROBE_TOKENS[seed as usize % PROBE_TOKENS.len()]).min(longest);
-            let ids: Vec<u32> = (0..tokens).map(|_| (chance.bits() % n_words) as u32).collect();
+            let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(..n_words)).collect();
             let bucket = self.buckets.of(tokens);
             let row = self.row(&ids, bucket).ok()?;
             Some(Prepared { row, bucket, frame: Frame::Text { tokens, truncated: Truncated::No } })

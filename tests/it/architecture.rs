@@ -70,9 +70,6 @@ fn each_rule_finds_what_breaks_it_and_names_file_and_line() {
         ("src/task/classify.rs", "use image::DynamicImage;\n", "src/task/classify.rs:1: `image` is named"),
         ("src/text.rs", "type A = image::DynamicImage;\n", "src/text.rs:1: `image` is named"),
         ("src/text.rs", "use ::image as codec;\n", "src/text.rs:1: `image` is named"),
-        ("src/load/run.rs", "use hyper::client;\n", "src/load/run.rs:1: `hyper` is named"),
-        ("src/load/run.rs", "use crate::server::Server;\n", "src/load/run.rs:1: load imports server"),
-        ("src/http/mod.rs", "use httparse::Response;\n", "src/http/mod.rs:1: `httparse` is named"),
         ("src/http/mod.rs", "use fast_image_resize as resize;\n", "`fast_image_resize` is named"),
         (
             "src/pool/mod.rs",

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use lepton::random::Chance;
+use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::{
@@ -82,11 +82,6 @@ fn agree(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A number below `n`.
-fn below(chance: &mut Chance, n: usize) -> usize {
-    (chance.bits() % n as u64) as usize
-}
-
 /// A server that accepts everything: what is slow on a busy machine is not refused.
 fn patient_server() -> Lepton {
     Lepton::start_with(&[("LEPTON_POOL_DEADLINE", "10m"), ("LEPTON_POOL_MAX_DEADLINE", "10m")])
@@ -110,14 +105,14 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
     let (next, answered, refused, left) =
         (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let caller = |seed: u64| {
-        let mut chance = Chance(seed);
+        let mut rng = Rng::with_seed(seed);
         let mut connection = Connection::open(address);
         while next.fetch_add(1, Ordering::Relaxed) < REQUESTS {
-            let Known { request, answer } = &known[below(&mut chance, known.len())];
-            match below(&mut chance, 100) {
+            let Known { request, answer } = &known[rng.usize(..known.len())];
+            match rng.usize(..100) {
                 0..5 => {
                     let response =
-                        connection.exchange(&bad[below(&mut chance, bad.len())]).expect("a refusal");
+                        connection.exchange(&bad[rng.usize(..bad.len())]).expect("a refusal");
                     assert!((400..500).contains(&response.status), "{}", response.status);
                     if response.header("connection") == Some("close") {
                         connection = Connection::open(address);
@@ -126,7 +121,7 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
                 }
                 5..10 => {
                     let sent = connection
-                        .send(&request[..request.len() - below(&mut chance, 2) * request.len() / 2]);
+                        .send(&request[..request.len() - rng.usize(..2) * request.len() / 2]);
                     sent.expect("the server reads");
                     connection = Connection::open(address);
                     left.fetch_add(1, Ordering::Relaxed);
@@ -163,10 +158,10 @@ fn a_stop_in_the_middle_of_load_answers_everything_it_accepted() {
     let stopped = AtomicBool::new(false);
     let (say_enough, enough) = mpsc::channel();
     let caller = |seed: u64, say_enough: mpsc::Sender<()>| {
-        let mut chance = Chance(seed);
+        let mut rng = Rng::with_seed(seed);
         let Ok(mut connection) = Connection::try_open(address) else { return };
         loop {
-            let Known { request, answer } = &known[below(&mut chance, known.len())];
+            let Known { request, answer } = &known[rng.usize(..known.len())];
             // A kept-alive connection may be closed between two requests; whatever is answered is
             // answered in full.
             match connection.exchange(request) {

@@ -7,12 +7,10 @@ use std::{
 };
 
 use anyhow::Result;
+use lepton_load::{self as load, End, Load, Outcome, Plan, Progress};
 use tokio::{signal::unix::SignalKind, sync::watch};
 
-use crate::{
-    cli::logging,
-    load::{self, End, Load, Outcome, Plan, Progress},
-};
+use crate::cli::logging;
 
 /// The exit code of a process that was interrupted twice: 128 and the number of SIGINT.
 const INTERRUPTED_TWICE: i32 = 130;

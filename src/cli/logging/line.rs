@@ -9,6 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use time::OffsetDateTime;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -18,8 +19,6 @@ use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer, time::FormatTime},
     registry::LookupSpan,
 };
-
-use crate::calendar::Utc;
 
 /// Writes events, and their spans' fields, without colours.
 pub(super) struct Plain;
@@ -159,12 +158,14 @@ impl FormatTime for Clock {
 
 /// A second since 1970 as date and time, with the point that the fractions follow.
 fn date(seconds: u64) -> [u8; 20] {
-    let Utc { year, month, day, hour, minute, second } = Utc::of(seconds);
+    let seconds = i64::try_from(seconds).unwrap_or_default();
+    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second) = at.to_hms();
     let mut text = *b"0000-00-00T00:00:00.";
-    let parts =
-        [(0..4, year), (5..7, month), (8..10, day), (11..13, hour), (14..16, minute), (17..19, second)];
-    for (place, number) in parts {
-        write_digits(&mut text[place], number);
+    write_digits(&mut text[..4], u64::try_from(year).unwrap_or_default());
+    for (place, number) in [(5, month), (8, day), (11, hour), (14, minute), (17, second)] {
+        write_digits(&mut text[place..place + 2], number.into());
     }
     text
 }

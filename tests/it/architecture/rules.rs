@@ -9,8 +9,7 @@ pub(super) const MOST_LINES: usize = 450;
 const ROOMS: &[&[&str]] = &[
     &["main", "lib"],
     &["cli"],
-    // The load generator is the other end of a socket and knows nothing of the server.
-    &["server", "load"],
+    &["server"],
     &["http"],
     &["repository"],
     &["pool"],
@@ -20,7 +19,7 @@ const ROOMS: &[&[&str]] = &[
     &["tensor"],
     // Plain data, for every room.
     &["config"],
-    &["manifest", "metrics", "error", "cores", "random", "calendar", "allocator"],
+    &["manifest", "metrics", "error", "cores", "random", "allocator"],
 ];
 
 /// Libraries that only some rooms may name.
@@ -29,7 +28,6 @@ const LIBRARIES: &[(&[&str], &[&str])] = &[
         &["axum", "tower", "tower_http", "hyper", "hyper_util", "http_body_util"],
         &["src/http/", "src/server.rs", "src/server/"],
     ),
-    (&["hdrhistogram", "httparse"], &["src/load/"]),
     (&["mimalloc", "libmimalloc_sys"], &["src/allocator.rs"]),
     (&["tract_onnx", "tract_core", "tract_hir", "tract_nnef"], &["src/engine/tract"]),
     (

@@ -13,7 +13,6 @@ use std::{
 use bytes::Bytes;
 
 use super::answer;
-use crate::random::Chance;
 
 /// A URL of plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +211,7 @@ impl Target {
     /// Brings the requests into an order.
     pub fn ordered(mut self, order: Order) -> Self {
         if let Order::Shuffled { seed } = order {
-            Chance(seed).shuffle(&mut self.requests);
+            fastrand::Rng::with_seed(seed).shuffle(&mut self.requests);
         }
         self
     }

@@ -4,7 +4,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use crate::random::Chance;
+use fastrand::Rng;
 
 /// Requests a second: above zero, at most ten million.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -82,7 +82,7 @@ impl Arrivals {
     pub fn schedule(&self) -> Schedule {
         match self {
             Self::Poisson { rate, seed } => {
-                Schedule(Kind::Poisson { rate: rate.0, chance: Chance(*seed), now: 0.0 })
+                Schedule(Kind::Poisson { rate: rate.0, rng: Rng::with_seed(*seed), now: 0.0 })
             }
             Self::Recorded(offsets) => Schedule(Kind::Recorded { offsets: Arc::clone(offsets), next: 0 }),
         }
@@ -115,7 +115,7 @@ pub struct Schedule(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Poisson { rate: f64, chance: Chance, now: f64 },
+    Poisson { rate: f64, rng: Rng, now: f64 },
     Recorded { offsets: Arc<[Duration]>, next: usize },
 }
 
@@ -124,9 +124,9 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Duration> {
         match &mut self.0 {
-            Kind::Poisson { rate, chance, now } => {
-                // The unit is in (0, 1], so its logarithm is finite.
-                *now -= chance.unit().ln() / *rate;
+            Kind::Poisson { rate, rng, now } => {
+                // In (0, 1], so its logarithm is finite.
+                *now -= (1.0 - rng.f64()).ln() / *rate;
                 Duration::try_from_secs_f64(*now).ok()
             }
             Kind::Recorded { offsets, next } => {

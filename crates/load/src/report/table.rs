@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Figures, IN_TIME, Report, words};
-use crate::load::{End, Steadiness};
+use crate::{End, Steadiness};
 
 const HEAD: [&str; 12] = [
     "load",
@@ -173,7 +173,7 @@ mod tests {
         super::tests::{outcome, report, target},
         *,
     };
-    use crate::load::RetryAfter;
+    use crate::RetryAfter;
 
     #[test]
     fn numbers_stand_below_their_names_and_notes_below_their_run() {

@@ -93,8 +93,8 @@ mod tests {
 
     /// A series of chance around a mean, by seed.
     fn noise(n: usize, seed: u64) -> Vec<f64> {
-        let mut chance = crate::random::Chance(seed);
-        (0..n).map(|_| 10.0 + (chance.bits() % 1000) as f64 / 1000.0).collect()
+        let mut rng = fastrand::Rng::with_seed(seed);
+        (0..n).map(|_| 10.0 + rng.f64()).collect()
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! Numbers as people read them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use crate::calendar::Utc;
+use time::OffsetDateTime;
 
 /// A time in milliseconds with three digits, or a dash.
 pub(super) fn ms(time: Option<Duration>) -> String {
@@ -57,13 +57,16 @@ pub(super) fn seconds(time: Duration) -> String {
 
 /// Date and time in UTC, as `2026-11-23 15:00:00 UTC`.
 pub(super) fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let Utc { year, month, day, hour, minute, second } = Utc::of(seconds);
+    let at = OffsetDateTime::from(time);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second) = at.to_hms();
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::{Figures, Report};
-use crate::load::{Latencies, Slice, Steadiness};
+use crate::{Latencies, Slice, Steadiness};
 
 pub(super) fn write(report: &Report<'_>) -> Value {
     let (n_requests, body_bytes) = report.target.size();

@@ -109,7 +109,7 @@ impl End {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::load::{Ask, Completions, Slice, Steadiness};
+    use crate::{Ask, Completions, Slice, Steadiness};
 
     pub(super) fn target() -> Target {
         let url = "http://127.0.0.1:8080/v1/text/sentiment?a=<b>".parse().unwrap_or_else(|e| panic!("{e}"));
@@ -122,7 +122,7 @@ pub(super) mod tests {
         let n = rate * 10;
         tally.intended = n + 7;
         tally.statuses.extend([(200, n), (503, 4)]);
-        tally.faults.extend([(crate::load::Fault::TimedOut, 1)]);
+        tally.faults.extend([(crate::Fault::TimedOut, 1)]);
         tally.unsent = 2;
         tally.completed = Completions { answered: n + 4, ok: n, good: n - n / 10 };
         for i in 0..n {

@@ -6,7 +6,7 @@ use super::{
     chart::{Chart, Curve, Drawn, HALF, Limit, Point, WIDE, escaped},
     words,
 };
-use crate::load::{End, Slice};
+use crate::{End, Slice};
 
 /// Most points of a curve that is drawn as a line.
 const POINTS: usize = 240;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::words;
-use crate::load::{Outcome, Slice, Steadiness};
+use crate::{Outcome, Slice, Steadiness};
 
 /// A generator that is later than this for one arrival in a hundred says so.
 const LATE: Duration = Duration::from_millis(2);
