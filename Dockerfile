@@ -13,8 +13,8 @@ COPY . .
 # scripts and procedural macros, which cannot be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
     && RUSTFLAGS="-C target-feature=+crt-static" \
-       cargo build --release --locked --bin lepton --config profile.release.strip=true --target "$target" \
-    && install -D "target/$target/release/lepton" /image/lepton \
+       cargo build --profile dist --locked --bin lepton --target "$target" \
+    && install -D "target/$target/dist/lepton" /image/lepton \
     && cp -r models LICENSE-MIT LICENSE-APACHE /image/ \
     && chmod -R a+rX,go-w /image
 

@@ -111,8 +111,7 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
             let Known { request, answer } = &known[rng.usize(..known.len())];
             match rng.usize(..100) {
                 0..5 => {
-                    let response =
-                        connection.exchange(&bad[rng.usize(..bad.len())]).expect("a refusal");
+                    let response = connection.exchange(&bad[rng.usize(..bad.len())]).expect("a refusal");
                     assert!((400..500).contains(&response.status), "{}", response.status);
                     if response.header("connection") == Some("close") {
                         connection = Connection::open(address);
@@ -120,8 +119,8 @@ fn ten_thousand_mixed_requests_and_no_answer_is_lost_or_crossed() {
                     refused.fetch_add(1, Ordering::Relaxed);
                 }
                 5..10 => {
-                    let sent = connection
-                        .send(&request[..request.len() - rng.usize(..2) * request.len() / 2]);
+                    let sent =
+                        connection.send(&request[..request.len() - rng.usize(..2) * request.len() / 2]);
                     sent.expect("the server reads");
                     connection = Connection::open(address);
                     left.fetch_add(1, Ordering::Relaxed);
