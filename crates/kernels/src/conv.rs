@@ -46,9 +46,10 @@ impl Shape {
         Some([along(0)?, along(1)?])
     }
 
-    /// The widest side of its padding.
-    pub fn border(&self) -> usize {
-        self.padding.iter().flatten().copied().max().unwrap_or(0)
+    /// The wider side of its padding along each axis.
+    pub fn border(&self) -> [usize; 2] {
+        let [before, after] = self.padding;
+        [before[0].max(after[0]), before[1].max(after[1])]
     }
 }
 
@@ -150,7 +151,7 @@ impl Conv {
     }
 
     /// The layout of its answer for pictures of this height and width; nothing where there is none.
-    pub fn answer(&self, picture: [usize; 2], border: usize) -> Option<Layout> {
+    pub fn answer(&self, picture: [usize; 2], border: [usize; 2]) -> Option<Layout> {
         let [height, width] = self.shape.extent(picture)?;
         let n_channels = self.shape.n_outputs;
         Some(Layout {
@@ -193,7 +194,8 @@ impl Conv {
         assert!(fits == Some(output_layout), "the layout of the answer");
         assert!(input_layout.n_channels == self.shape.n_inputs, "as many channels as the weights have");
         assert!(input_layout.pixel >= input_layout.n_channels, "room for the channels of a pixel");
-        assert!(input_layout.border >= self.shape.border(), "a border as wide as the padding");
+        let is_wide = input_layout.border.iter().zip(self.shape.border()).all(|(has, needs)| *has >= needs);
+        assert!(is_wide, "a border as wide as the padding");
         let n_pictures = run.input.len() / input_layout.picture();
         assert!(run.input.len() == n_pictures * input_layout.picture(), "whole pictures come in");
         assert!(run.output.len() == n_pictures * output_layout.picture(), "as many go out");

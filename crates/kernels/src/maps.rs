@@ -51,8 +51,8 @@ pub struct Layout {
     pub n_channels: usize,
     pub height: usize,
     pub width: usize,
-    /// Pixels of zeros on each side.
-    pub border: usize,
+    /// Pixels of zeros above and below, to the left and to the right.
+    pub border: [usize; 2],
     /// Numbers from one pixel to the next, at least one for each channel.
     pub pixel: usize,
 }
@@ -60,17 +60,23 @@ pub struct Layout {
 impl Layout {
     /// Numbers from one row of pixels to the next.
     pub fn row(&self) -> usize {
-        (self.width + 2 * self.border) * self.pixel
+        (self.width + 2 * self.border[1]) * self.pixel
     }
 
     /// Numbers of one picture.
     pub fn picture(&self) -> usize {
-        (self.height + 2 * self.border) * self.row()
+        (self.height + 2 * self.border[0]) * self.row()
+    }
+
+    /// Numbers of one picture, `None` where they are more than a `usize` holds.
+    pub fn checked_picture(&self) -> Option<usize> {
+        let side = |axis: usize, extent: usize| self.border[axis].checked_mul(2)?.checked_add(extent);
+        side(0, self.height)?.checked_mul(side(1, self.width)?)?.checked_mul(self.pixel)
     }
 
     /// Where pixel (y, x) begins.
     pub fn at(&self, y: usize, x: usize) -> usize {
-        (y + self.border) * self.row() + (x + self.border) * self.pixel
+        (y + self.border[0]) * self.row() + (x + self.border[1]) * self.pixel
     }
 
     /// Lays pictures [n, channels, height, width] out so; `maps` is zero before.
@@ -173,8 +179,9 @@ mod tests {
         #[test]
         fn pictures_come_back_as_they_were_laid_out(
             n_channels in 1usize..30, height in 1usize..6, width in 1usize..30,
-            border in 0usize..3, spare in 0usize..9, n_pictures in 1usize..3,
+            above in 0usize..3, beside in 0usize..3, spare in 0usize..9, n_pictures in 1usize..3,
         ) {
+            let border = [above, beside];
             let layout = Layout { n_channels, height, width, border, pixel: n_channels + spare };
             check::<f32>(layout, n_pictures);
             check::<Bf16>(layout, n_pictures);
@@ -183,7 +190,7 @@ mod tests {
 
     #[test]
     fn numbers_are_rounded_as_one_is() {
-        let layout = Layout { n_channels: 1, height: 1, width: 65_536 / 8, border: 0, pixel: 1 };
+        let layout = Layout { n_channels: 1, height: 1, width: 65_536 / 8, border: [0, 0], pixel: 1 };
         let bits = (0..layout.width as u32).map(|i| (i << 19) | ((i % 5) << 14) | (i % 3));
         let pictures: Vec<f32> = bits.map(f32::from_bits).collect();
         let mut maps = vec![Bf16::default(); pictures.len()];

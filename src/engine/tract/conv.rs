@@ -98,7 +98,8 @@ fn read(model: &TypedModel, node: &TypedNode, stock: &StockConv) -> Result<Found
         return Err(Refusal("it has few output channels"));
     }
     let shape = Shape { n_inputs, n_outputs, kernel: [height, width], strides, padding };
-    if shape.border() > height.max(width) || shape.extent([rows, columns]).is_none() {
+    let is_wide = shape.border().iter().zip(shape.kernel).any(|(border, side)| *border > side);
+    if is_wide || shape.extent([rows, columns]).is_none() {
         return Err(Refusal("its padding is wider than its kernel"));
     }
     let extent = Extent { n_channels: n_inputs, height: rows, width: columns };

@@ -141,8 +141,8 @@ impl Draft {
         self.drafted[value.0].extent
     }
 
-    /// Gives every value its place; nothing where there is no input, or two convolutions that are added
-    /// have different layouts.
+    /// Gives every value its place; nothing where there is no input, two convolutions that are added
+    /// have different layouts, or the buffer of a picture would be too large.
     pub fn finish(self) -> Option<Program> {
         self.finish_within(BOUNDS)
     }

@@ -24,11 +24,14 @@ pub(super) struct Bounds {
     /// Bytes of maps in a buffer.
     pub(super) buffer: usize,
     pub(super) pictures: usize,
+    /// Numbers of one picture in all slots of a buffer, borders included.
+    pub(super) numbers: usize,
 }
 
-pub(super) const BOUNDS: Bounds = Bounds { step: 512 << 10, buffer: 4 << 20, pictures: 8 };
+pub(super) const BOUNDS: Bounds = Bounds { step: 512 << 10, buffer: 4 << 20, pictures: 8, numbers: 1 << 28 };
 
-/// Gives the values of a draft their places.
+/// Gives the values of a draft their places. Returns `None` where one picture would need more than
+/// `bounds.numbers`: a padding of a few bytes in the file sizes the border.
 pub(super) fn placed(draft: &Draft, lines: Vec<Line>, bounds: Bounds) -> Option<Program> {
     let layouts = layouts(draft, &lines)?;
     let mut last_read = HashMap::new();
@@ -40,7 +43,7 @@ pub(super) fn placed(draft: &Draft, lines: Vec<Line>, bounds: Bounds) -> Option<
     for (at, line) in lines.into_iter().enumerate() {
         let (reads, makes): (Vec<Value>, Value) = (line.reads().collect(), line.makes);
         let room = draft.drafted[makes.0].room;
-        slots.take(makes, room, layouts[makes.0]?);
+        slots.take(makes, room, layouts[makes.0]?, bounds.numbers)?;
         steps.push(slots.step(line, room)?);
         for (answer, _) in draft.answers.iter().enumerate().filter(|(_, value)| **value == makes) {
             steps.push(Step::Gather { room, of: slots.place(makes)?, answer });
@@ -105,7 +108,7 @@ impl Step {
 }
 
 /// The layout of each value that a line makes. Values that are added to each other share one: its
-/// border is the widest that a convolution of any of them asks for.
+/// border is, along each axis, the widest that a convolution of any of them asks for.
 fn layouts(draft: &Draft, lines: &[Line]) -> Option<Vec<Option<Layout>>> {
     let mut alike = Alike((0..draft.drafted.len()).collect());
     for line in lines {
@@ -117,18 +120,19 @@ fn layouts(draft: &Draft, lines: &[Line]) -> Option<Vec<Option<Layout>>> {
         };
         like.into_iter().flatten().for_each(|value| alike.join(value.0, line.makes.0));
     }
-    let mut border = vec![0; draft.drafted.len()];
+    let mut border = vec![[0; 2]; draft.drafted.len()];
     for line in lines {
         if let Fused::Conv { conv, of, .. } = &line.act {
             let of = alike.first(of.0);
-            border[of] = conv.shape().border().max(border[of]);
+            let wanted = conv.shape().border();
+            border[of] = [0, 1].map(|axis| wanted[axis].max(border[of][axis]));
         }
     }
     let mut pixel: Vec<Option<usize>> = vec![None; draft.drafted.len()];
     for line in lines {
         if let Fused::Conv { conv, of, .. } = &line.act {
             let Extent { height, width, .. } = draft.extent(*of);
-            let answer = conv.answer([height, width], 0)?;
+            let answer = conv.answer([height, width], [0, 0])?;
             let known = pixel[alike.first(line.makes.0)].get_or_insert(answer.pixel);
             if *known != answer.pixel {
                 return None;
@@ -170,7 +174,8 @@ struct Slots {
 }
 
 impl Slots {
-    fn take(&mut self, value: Value, room: Room, layout: Layout) {
+    /// Gives a value a slot; `None` where the buffer would have more than `most` numbers.
+    fn take(&mut self, value: Value, room: Room, layout: Layout, most: usize) -> Option<()> {
         let fits = |(other, place): &(Room, Place)| *other == room && place.layout == layout;
         let slot = match self.free.iter().rposition(fits) {
             Some(found) => self.free.swap_remove(found),
@@ -180,11 +185,13 @@ impl Slots {
                     Room::Rows => &mut self.ends[1],
                 };
                 let start = *end;
-                *end += layout.picture().next_multiple_of(LINE);
+                let n_numbers = layout.checked_picture()?.checked_next_multiple_of(LINE)?;
+                *end = start.checked_add(n_numbers).filter(|end| *end <= most)?;
                 (room, Place { start, layout })
             }
         };
         self.taken.insert(value, slot);
+        Some(())
     }
 
     fn free(&mut self, value: Value) {

@@ -186,7 +186,7 @@ proptest! {
                 continue;
             }
             let precision = case.draft.precision;
-            let bounds = Bounds { step, buffer, pictures };
+            let bounds = Bounds { step, buffer, pictures, ..BOUNDS };
             let (program, inputs, expected) = case.finish(n_inputs, every, bounds);
             let first = answered(&program, &inputs, &expected);
             agree(precision, &first, &expected)?;
@@ -239,7 +239,7 @@ fn additions_and_relus_are_done_within_convolutions_and_maps_share_slots() {
 
 #[test]
 fn more_pictures_go_together_where_maps_are_smaller() {
-    let sides = |bytes: usize| Bounds { step: bytes, buffer: 1 << 20, pictures: 8 };
+    let sides = |bytes: usize| Bounds { step: bytes, buffer: 1 << 20, ..BOUNDS };
     for form in Form::all() {
         let n_together = |bytes: usize| {
             let mut case = Case::new(form, &[Extent { n_channels: 16, height: 16, width: 16 }], 1);
@@ -290,4 +290,31 @@ fn what_does_not_fit_is_refused_when_it_is_drafted() {
     assert!(draft.add(input, smaller).is_none(), "the widths differ");
     let sums = draft.sum(input, 1.0).unwrap();
     assert!(draft.sum(sums, 1.0).is_none(), "sums have no pixels left");
+}
+
+/// A network of one dimension has no rows of pixels above and below: its padding is along its width only.
+#[test]
+fn a_border_is_as_wide_as_the_padding_along_its_own_axis() {
+    for form in Form::all() {
+        let draft = || {
+            let shape = Shape {
+                n_inputs: 1,
+                n_outputs: 8,
+                kernel: [1, 501],
+                strides: [1, 1],
+                padding: [[0, 250], [0, 250]],
+            };
+            let conv = Arc::new(Conv::pack(form, shape, &noise(1, 8 * 501), &noise(2, 8)).unwrap());
+            let mut draft = Draft::new(conv.precision());
+            let input = draft.input(Extent { n_channels: 1, height: 1, width: 4000 }).unwrap();
+            let answer = draft.conv(conv, input).unwrap();
+            draft.answer(answer);
+            draft
+        };
+        let program = draft().finish().unwrap();
+        let of_answer = 4000 * 8_usize.next_multiple_of(form.n_lanes());
+        assert!(program.n_maps <= 4500 + of_answer + 2 * 32, "{form}: {} numbers", program.n_maps);
+        let narrow = Bounds { numbers: program.n_maps - 1, ..BOUNDS };
+        assert!(draft().finish_within(narrow).is_none(), "{form}: more than the buffer may have");
+    }
 }

@@ -91,7 +91,7 @@ pub(super) fn run<N: Number>(
     let runs = Runs::over(&shape, from.pixel);
     let starts: Vec<usize> = runs.starts(&shape, from.row(), from.pixel).collect();
     let [above, left] = shape.padding[0];
-    let first = (from.border - above) * from.row() + (from.border - left) * from.pixel;
+    let first = (from.border[0] - above) * from.row() + (from.border[1] - left) * from.pixel;
     for group in groups(shape.n_outputs.div_ceil(loops.n_lanes)) {
         let [one_row, two_rows] = [loops.one_row, loops.two_rows].map(|by| by[group.n_registers - 1]);
         let n_rows = if to.width <= two_rows.len() { 2 } else { 1 };

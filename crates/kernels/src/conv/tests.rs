@@ -54,7 +54,8 @@ impl Case {
     /// Runs it by `with`, the input `spare` numbers apart from pixel to pixel beyond its channels.
     fn run<N: Number>(&self, conv: &Conv, spare: usize, with: fn(&Conv, Run<'_, N>)) -> Vec<f32> {
         let [height, width] = self.picture;
-        let (n_channels, border) = (self.shape.n_inputs, self.shape.border() + spare % 2);
+        let [above, beside] = self.shape.border();
+        let (n_channels, border) = (self.shape.n_inputs, [above + spare % 2, beside + spare / 2 % 2]);
         let from = Layout { n_channels, height, width, border, pixel: n_channels + spare };
         // Every buffer ends at a protected page.
         let mut input = Aligned::<N>::zeros(self.n_pictures * from.picture());
@@ -63,7 +64,7 @@ impl Case {
         for pixel in input.chunks_exact_mut(from.pixel) {
             pixel[n_channels..].fill(N::of(f32::NAN));
         }
-        let to = conv.answer(self.picture, spare % 3).unwrap();
+        let to = conv.answer(self.picture, [spare % 3, spare % 2]).unwrap();
         let mut output = Aligned::<N>::zeros(self.n_pictures * to.picture());
         let summand = self.summand.as_ref().map(|summand| {
             let mut maps = Aligned::zeros(output.len());

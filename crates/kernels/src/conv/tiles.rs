@@ -65,8 +65,8 @@ impl<'a> Work<'a> {
         let (shape, from, to) = (conv.shape(), run.input_layout, run.output_layout);
         let (row, step) = (shape.strides[0] * from.row(), shape.strides[1] * from.pixel);
         let strips = Strips::of(Picture { height: to.height, width: to.width, step, row });
-        let first = (from.border - shape.padding[0][0]) * from.row()
-            + (from.border - shape.padding[0][1]) * from.pixel;
+        let first = (from.border[0] - shape.padding[0][0]) * from.row()
+            + (from.border[1] - shape.padding[0][1]) * from.pixel;
         let runs = Runs::over(&shape, from.pixel);
         let reading = Reading::of(runs);
         let starts = runs.starts(&shape, from.row(), from.pixel);
