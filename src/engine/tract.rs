@@ -4,7 +4,9 @@
 //! state and drops it; a kept state would carry one caller's recurrence into the next caller's answer.
 
 mod cache;
+mod census;
 mod conv;
+mod footprint;
 mod network;
 mod recurrent;
 mod regions;
@@ -30,7 +32,9 @@ use tract_onnx::{
 
 use self::{
     cache::Cache,
-    network::{LIMITS, Limits, Network, Rows, one_line, refused},
+    census::{LIMITS, Limits},
+    footprint::Footprint,
+    network::{Network, Rows, one_line, refused},
     taken::Taken,
     values::{Gathered, datum_type, rows_of},
 };
@@ -134,6 +138,16 @@ struct Loaded {
     signature: Signature,
     plans: Plans,
     taken: Taken,
+    footprint: Footprint,
+}
+
+/// What plans are made of.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    network: &'a InferenceModel,
+    signature: &'a Signature,
+    taken: &'a Taken,
+    footprint: Footprint,
 }
 
 /// What a plan is for.
@@ -162,14 +176,15 @@ enum Plans {
 impl Loaded {
     fn new(network: Network, taken: Taken) -> Result<Self, EngineError> {
         let only_row_shapes = network.only_row_shapes();
-        let Network { model, mut signature, rows, packed_bytes } = network;
+        let Network { model, mut signature, rows, packed_bytes, footprint } = network;
+        let origin = Origin { network: &model, signature: &signature, taken: &taken, footprint };
         let plans = match (rows, only_row_shapes) {
             (Rows::One, Some(row_shapes)) => {
-                let (plan, most_rows) = match any_plan(&model, &signature, &taken, regions::are_all) {
+                let (plan, most_rows) = match any_plan(origin, regions::are_all) {
                     Some(plan) => (plan, MOST_ROWS),
                     None => {
                         let key = PlanKey { n_rows: 1, row_shapes };
-                        (build(&model, &signature, &key, &taken).map_err(refused)?, 1)
+                        (build(origin, &key).map_err(refused)?, 1)
                     }
                 };
                 signature = checked_outputs(signature, &plan)?;
@@ -181,7 +196,7 @@ impl Loaded {
                     Rows::One => &RUNS[RUNS.len() - 1..],
                     Rows::Any => &RUNS,
                 };
-                let any = any_plan(&model, &signature, &taken, |model| Ok(recurrent::is_taken(model)));
+                let any = any_plan(origin, |model| Ok(recurrent::is_taken(model)));
                 Plans::Many { network: Box::new(model), runs, made: Cache::new(n_plans), any }
             }
         };
@@ -190,7 +205,7 @@ impl Loaded {
                 let found = format!("`{}` is a single number; it needs the rows as leading axis", port.name);
                 Err(EngineError::Unsupported { what: "output", found })
             }
-            None => Ok(Self { signature, plans, taken }),
+            None => Ok(Self { signature, plans, taken, footprint }),
         }
     }
 
@@ -223,7 +238,9 @@ impl Loaded {
             Plans::Many { network, runs, made, .. } => {
                 let n_rows = runs.iter().copied().find(|n| *n <= n_left).unwrap_or(1);
                 let key = PlanKey { n_rows, row_shapes: row_shapes.to_vec() };
-                let plan = made.get(&key, || build(network, &self.signature, &key, &self.taken));
+                let (signature, taken, footprint) = (&self.signature, &self.taken, self.footprint);
+                let origin = Origin { network, signature, taken, footprint };
+                let plan = made.get(&key, || build(origin, &key));
                 Ok((n_rows, plan.map_err(EngineError::Run)?))
             }
         }
@@ -273,12 +290,8 @@ fn append(outputs: &mut [Gathered], values: &[TValue], n_rows: usize) -> Result<
 }
 
 /// Makes a plan. The texts of its failures are for the log.
-fn build(
-    network: &InferenceModel,
-    signature: &Signature,
-    key: &PlanKey,
-    taken: &Taken,
-) -> Result<Plan, String> {
+fn build(origin: Origin<'_>, key: &PlanKey) -> Result<Plan, String> {
+    let Origin { network, signature, taken, footprint } = origin;
     let work = || {
         let mut network = network.clone();
         for (position, (port, row_shape)) in signature.inputs.iter().zip(&key.row_shapes).enumerate() {
@@ -287,7 +300,7 @@ fn build(
             network.set_input_fact(position, fact.into())?;
         }
         let network = network.into_typed()?;
-        check_sizes(&network, &SymbolValues::default())?;
+        footprint.check(&network, &SymbolValues::default())?;
         decluttered(network, taken)?.into_optimized()?.into_runnable()
     };
     unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
@@ -299,12 +312,8 @@ fn build(
 /// Makes one plan for any number of rows of any extent, for a network that it `suits`: recurrences of
 /// the kernels and regions ask no number of rows beforehand, where tract's own pictures are slower for
 /// it. Answers nothing where tract cannot plan the network so, or something in it carries state.
-fn any_plan(
-    network: &InferenceModel,
-    signature: &Signature,
-    taken: &Taken,
-    suits: impl Fn(&TypedModel) -> TractResult<bool>,
-) -> Option<Plan> {
+fn any_plan(origin: Origin<'_>, suits: impl Fn(&TypedModel) -> TractResult<bool>) -> Option<Plan> {
+    let Origin { network, signature, taken, footprint } = origin;
     let work = || {
         let mut network = network.clone();
         let leading = network.symbols.sym("lepton_rows");
@@ -335,7 +344,7 @@ fn any_plan(
             let extent = if symbol == leading { MOST_ROWS } else { MOST_EXTENT };
             values.with(&symbol, extent as i64)
         });
-        check_sizes(&network, &largest)?;
+        footprint.check(&network, &largest)?;
         let plan = decluttered(network, taken)?.into_optimized()?.into_runnable()?;
         for position in 0..signature.outputs.len() {
             let fact = plan.model().output_fact(position)?;
@@ -360,25 +369,6 @@ fn decluttered(mut network: TypedModel, taken: &Taken) -> TractResult<TypedModel
         rows::take(&mut network)?;
     }
     Ok(network)
-}
-
-/// Refuses a plan whose values would not fit in memory: a padding or a stride of a few bytes in the
-/// file can size them.
-fn check_sizes(network: &TypedModel, symbols: &SymbolValues) -> TractResult<()> {
-    for node in network.nodes() {
-        for output in &node.outputs {
-            let extents = output.fact.shape.iter().map(|dim| dim.eval(symbols).to_usize());
-            let Ok(shape) = extents.collect::<Result<Vec<usize>, _>>() else { continue };
-            let n = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
-            if n.is_none_or(|n| n > LIMITS.elements) {
-                let (name, limit) = (&node.name, LIMITS.elements);
-                let text =
-                    format!("`{name}` makes a tensor of shape {shape:?}, {limit} elements are allowed");
-                return Err(TractError::msg(text));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Replaces what the file declares about the outputs by what its one plan gives for a row.

@@ -1,6 +1,6 @@
 //! An ONNX file into a checked network: what it takes, what it gives, how its rows may run.
 //!
-//! Invariant: nothing in the file is trusted. Counts and sizes are checked before anything is built
+//! Invariant: nothing in the file is trusted. `census` checks counts and sizes before anything is built
 //! from them, files beside it are read only below its own folder, and a network that this engine
 //! cannot serve is refused here, by name, and not at the first request.
 
@@ -22,25 +22,15 @@ use tract_onnx::{
     prelude::{Framework, InferenceModel, TractError, TractResult},
 };
 
-use super::recurrent;
+use super::{
+    census::{self, Counted, Limits},
+    footprint::Footprint,
+    recurrent,
+};
 use crate::{
     engine::{Dim, EngineError, Port, Signature},
     tensor::DType,
 };
-
-/// How much a file may demand.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Operators, those of inner graphs included.
-    pub(super) nodes: usize,
-    /// Bytes of weights, those in files beside the network included.
-    pub(super) weight_bytes: usize,
-    /// Elements of one tensor: an input's row, a filled constant, a value between two operators.
-    pub(super) elements: usize,
-}
-
-/// Ten times what the largest networks that a CPU serves well have.
-pub(super) const LIMITS: Limits = Limits { nodes: 20_000, weight_bytes: 1 << 30, elements: 1 << 26 };
 
 /// How many rows one run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +47,19 @@ pub(super) struct Network {
     pub(super) rows: Rows,
     /// Bytes of weights that each plan copies into the layout of its own kernels.
     pub(super) packed_bytes: usize,
+    /// What the values of a plan may take.
+    pub(super) footprint: Footprint,
 }
 
 impl Network {
     /// Reads the ONNX file `bytes`; weights that it keeps in other files come from below `folder`.
     pub(super) fn read(bytes: &[u8], folder: Option<&Path>, limits: Limits) -> Result<Self, EngineError> {
+        census::count(bytes, limits)?;
         let onnx = tract_onnx::onnx();
         let file = onnx.proto_model_for_read(&mut &*bytes).map_err(|error| load_error(&error))?;
         let graph = file.graph.as_ref().ok_or_else(|| refused("the file holds no graph".to_owned()))?;
-        let weight_bytes = Census::take(graph, limits)?;
+        let Counted { weight_bytes, largest } = census::take(graph, limits)?;
+        let footprint = Footprint::new(limits.elements, largest);
         let signature = signature_of(graph, limits)?;
         check_names(graph)?;
         let mut onnx = tract_onnx::Onnx {
@@ -86,7 +80,7 @@ impl Network {
         if let Some(name) = unresolved_inputs.first() {
             return Err(refused(format!("`{name}` is read but nothing makes it")));
         }
-        Ok(Self { model, rows: rows_of(&signature), signature, packed_bytes: packed_bytes(graph) })
+        Ok(Self { model, rows: rows_of(&signature), signature, packed_bytes: packed_bytes(graph), footprint })
     }
 
     /// The shape of each input's row, where the network leaves no choice.
@@ -130,114 +124,6 @@ fn packed_bytes(graph: &pb::GraphProto) -> usize {
     let matrices = graph.initializer.iter().filter(|tensor| tensor.dims.len() >= 2);
     let matrices = matrices.filter(|tensor| !tables.contains(tensor.name.as_str()));
     matrices.map(|tensor| tensor.raw_data.len().max(4 * tensor.float_data.len())).sum()
-}
-
-/// Counts what a graph demands, its inner graphs included.
-struct Census {
-    limits: Limits,
-    n_nodes: usize,
-    weight_bytes: usize,
-}
-
-impl Census {
-    /// Counts the bytes of weights that the file itself holds, or says which limit is passed.
-    fn take(graph: &pb::GraphProto, limits: Limits) -> Result<usize, EngineError> {
-        let mut census = Self { limits, n_nodes: 0, weight_bytes: 0 };
-        census.graph(graph)?;
-        Ok(census.weight_bytes)
-    }
-
-    fn graph(&mut self, graph: &pb::GraphProto) -> Result<(), EngineError> {
-        self.n_nodes += graph.node.len();
-        if self.n_nodes > self.limits.nodes {
-            let (n, limit) = (self.n_nodes, self.limits.nodes);
-            return Err(refused(format!("it has {n} operators or more, {limit} are allowed")));
-        }
-        for tensor in &graph.initializer {
-            self.tensor(tensor)?;
-        }
-        for node in &graph.node {
-            for attribute in &node.attribute {
-                for tensor in attribute.t.iter().chain(&attribute.tensors) {
-                    self.tensor(tensor)?;
-                }
-                for inner in attribute.g.iter().chain(&attribute.graphs) {
-                    self.graph(inner)?;
-                }
-            }
-            self.sizes(graph, node)?;
-            permutation(node)?;
-            recurrent::check(node)?;
-        }
-        Ok(())
-    }
-
-    fn tensor(&mut self, tensor: &pb::TensorProto) -> Result<(), EngineError> {
-        let typed = tensor.float_data.len() + tensor.int32_data.len();
-        let wide = tensor.int64_data.len() + tensor.double_data.len() + tensor.uint64_data.len();
-        self.weight_bytes += tensor.raw_data.len() + 4 * typed + 8 * wide;
-        if self.weight_bytes > self.limits.weight_bytes {
-            return Err(too_many_bytes(self.limits.weight_bytes));
-        }
-        Ok(())
-    }
-
-    /// Refuses a constant of a few bytes that is to be blown up to a tensor of any size.
-    fn sizes(&self, graph: &pb::GraphProto, node: &pb::NodeProto) -> Result<(), EngineError> {
-        let sized_by = match node.op_type.as_str() {
-            "ConstantOfShape" => 0,
-            "Expand" | "Reshape" | "Tile" => 1,
-            _ => return Ok(()),
-        };
-        let Some(name) = node.input.get(sized_by) else { return Ok(()) };
-        let Some(sizes) = constant_longs(graph, name) else { return Ok(()) };
-        // Zero and -1 stand for a size that is known elsewhere.
-        let n = sizes.iter().filter(|n| **n > 0).try_fold(1i64, |n, size| n.checked_mul(*size));
-        match n.map(usize::try_from) {
-            Some(Ok(n)) if n <= self.limits.elements => Ok(()),
-            _ => Err(refused(format!(
-                "`{name}` asks for a tensor of shape {sizes:?}, {} elements are allowed",
-                self.limits.elements
-            ))),
-        }
-    }
-}
-
-/// Refuses axes that are no permutation: tract would look for one for ever.
-fn permutation(node: &pb::NodeProto) -> Result<(), EngineError> {
-    let perms = node.attribute.iter().filter(|attribute| attribute.name == "perm");
-    for perm in perms.filter(|_| node.op_type == "Transpose") {
-        let mut axes = perm.ints.clone();
-        axes.sort_unstable();
-        if !axes.iter().copied().eq(0..axes.len() as i64) {
-            return Err(refused(format!(
-                "`{}` transposes by {:?}, which is no permutation",
-                node.name, perm.ints
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn too_many_bytes(limit: usize) -> EngineError {
-    refused(format!("its weights take more than the {limit} bytes allowed"))
-}
-
-/// The elements of a constant of type i64, at most 16 of them.
-fn constant_longs(graph: &pb::GraphProto, name: &str) -> Option<Vec<i64>> {
-    let weight = graph.initializer.iter().find(|tensor| tensor.name == name);
-    let computed = || {
-        let node = graph.node.iter().find(|node| node.output.first().is_some_and(|output| output == name))?;
-        node.attribute
-            .iter()
-            .filter(|_| node.op_type == "Constant")
-            .find_map(|attribute| attribute.t.as_ref())
-    };
-    let tensor = weight.or_else(computed)?;
-    let raw =
-        tensor.raw_data.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok()).map(i64::from_le_bytes);
-    let is_long = tensor.data_type == DataType::Int64 as i32;
-    is_long.then(|| raw.chain(tensor.int64_data.iter().copied()).take(16).collect())
 }
 
 /// Says which output nothing makes: the parser takes its presence for granted.

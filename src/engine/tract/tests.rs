@@ -6,6 +6,7 @@ use tract_onnx::prelude::tvec;
 use super::*;
 use crate::tensor::{DType, Data};
 
+mod census;
 mod kernels;
 #[path = "../../../tests/it/fixtures/onnx.rs"]
 mod onnx;

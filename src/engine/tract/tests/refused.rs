@@ -83,17 +83,17 @@ fn a_constant_of_a_few_bytes_cannot_demand_a_huge_tensor() {
     assert!(refusal(&huge.encode()).contains("elements are allowed"));
     let wide = one_node(Node::new("Relu", &["x"], &["y"]), &[Axis::Named("batch"), Axis::Of(1 << 40)]);
     assert!(refusal(&wide.encode()).contains("elements allowed"));
-    let padding = Node::new("Conv", &["x", "w"], &["y"]).ints("pads", &[1 << 20; 4]);
+    let padding = Node::new("Conv", &["x", "w"], &["y"]).ints("pads", &[1 << 14; 4]);
     let padded = one_node(padding, &[Axis::Named("batch"), Axis::Of(1), Axis::Of(8), Axis::Of(8)]);
     let text = refusal(&padded.floats("w", &[1, 1, 1, 1], &[1.0]).encode());
-    assert!(text.contains("`y` makes a tensor of shape [1, 1, 2097160, 2097160]"), "{text}");
+    assert!(text.contains("`y` makes a tensor of shape [1, 1, 32776, 32776]"), "{text}");
 }
 
 /// tract would look for a way to order the axes until memory ends.
 #[test]
 fn a_transposition_that_is_no_permutation_is_refused() {
     let node = Node::new("Transpose", &["x"], &["y"]).ints("perm", &[0, 0]);
-    assert!(refusal(&one_node(node, &FREE).encode()).contains("`y` transposes by [0, 0]"));
+    assert!(refusal(&one_node(node, &FREE).encode()).contains("`y (Transpose)` transposes by [0, 0]"));
 }
 
 #[test]
