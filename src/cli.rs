@@ -9,6 +9,7 @@ mod fit;
 mod health;
 mod logging;
 mod predict;
+mod rehearsal;
 mod serve;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Instant};
@@ -116,6 +117,9 @@ enum Command {
     /// For health checks of containers without a shell: the code is 0 where the server says that it
     /// is ready, else 1.
     Health(health::Health),
+    /// Load one model for another process
+    #[command(hide = true)]
+    Rehearse(rehearsal::Rehearse),
 }
 
 /// Why the program ends without having done what was asked.
@@ -176,6 +180,10 @@ impl Cli {
         let Self { settings, command } = self;
         let opened = logging::open().context("cannot start the thread that writes the log");
         opened.map_err(Failure::Work)?;
+        if let Some(Command::Rehearse(rehearse)) = command {
+            // Its settings come from the process that asks.
+            return rehearse.run().map_err(Failure::Work);
+        }
         let config = settings.resolve().map_err(Failure::Usage)?;
         logging::start(&config.log).map_err(Failure::Usage)?;
         let command = command.unwrap_or(Command::Serve);
@@ -187,6 +195,7 @@ impl Cli {
             Command::Check => check::check(&config),
             Command::Health(health) => health.run(&config),
             Command::Bench(bench) => return bench.run(),
+            Command::Rehearse(rehearse) => rehearse.run(),
         };
         done.map_err(Failure::Work)
     }

@@ -103,7 +103,11 @@ impl Config {
         ] {
             between(key, Time(time), Time(Duration::from_millis(1)), Time(DAY))?;
         }
-        for (key, time) in [("server.grace", server.grace), ("server.drain", server.drain)] {
+        for (key, time) in [
+            ("server.grace", server.grace),
+            ("server.drain", server.drain),
+            ("models.load_timeout", models.load_timeout),
+        ] {
             between(key, Time(time), Time(Duration::ZERO), Time(DAY))?;
         }
         between("server.body_rate", server.body_rate, ByteSize(0), ByteSize::mib(1024))?;
@@ -121,6 +125,7 @@ impl Config {
         between("pool.queue_rows", pool.queue_rows, 1, 10_000_000)?;
         between("pool.queue_bytes", pool.queue_bytes, limits.body, ByteSize(u64::MAX))?;
         between("pool.deadline", Time(pool.deadline), Time(Duration::ZERO), Time(pool.max_deadline))?;
+        between("models.load_memory", models.load_memory, ByteSize::mib(16), ByteSize(u64::MAX))?;
         if models.dir.as_os_str().is_empty() {
             return Err(ConfigError::Value {
                 key: "models.dir",

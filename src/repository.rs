@@ -65,6 +65,8 @@ pub struct Found {
     pub declared: Declared,
     /// Bytes of the network's file.
     pub network_bytes: u64,
+    /// Bytes of all files beside the network, itself included: its weights may be in some of them.
+    pub files_bytes: u64,
 }
 
 /// Finds every model below `dir`, in the order of their names. Networks are read later, on the
@@ -106,6 +108,7 @@ fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, 
     let name: ModelName = name.parse().map_err(|error: crate::manifest::NameError| error.to_string())?;
     let (version, network) = newest_network(&folder)?;
     let network_bytes = folder.check(&network, MAX_NETWORK)?.n_bytes;
+    let files_bytes = folder.bytes_beside(&network).max(network_bytes);
     let about = source.about();
     tracing::debug!(model = %name, %version, network_bytes, "found");
     let declared = Declared {
@@ -116,7 +119,7 @@ fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, 
         batch: about.batch,
         load: Box::new(move || load(&folder, &network, &source, options)),
     };
-    Ok(Some(Found { declared, network_bytes }))
+    Ok(Some(Found { declared, network_bytes, files_bytes }))
 }
 
 /// Reads the network and builds its task.

@@ -8,12 +8,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{find_models, logging};
+use super::{
+    find_models, logging,
+    rehearsal::{self, Extent, Failure, Loadable},
+};
 use crate::{
     config::{ByteSize, Config, Workers},
     cores,
     engine::{KernelUse, Port},
-    pool::{self, Best, Loaded, Measured, Survey},
+    pool::{self, Best, LoadModel, Measured, Survey},
     repository::Found,
 };
 
@@ -31,20 +34,17 @@ pub(super) fn check(config: &Config) -> Result<()> {
     let n_models = found.len();
     let mut table = Table::new(["model", "version", "task", "labels", "network", "loaded in", "per row"]);
     let mut failures = Vec::new();
-    for Found { declared, network_bytes } in found {
-        let (name, version, max_rows) = (declared.name, declared.version, declared.batch.max_rows);
+    for found in found {
+        let (name, version) = (found.declared.name.clone(), found.declared.version);
         logging::say(&format!("loading {name} {version}"));
-        let started = Instant::now();
-        let checked = (declared.load)().and_then(|loaded| {
-            let load = started.elapsed();
-            Checked::of(&loaded, load, max_rows)
+        let checked = checked(config, found).and_then(|Loadable { cells, notes }| {
+            let cells: [String; 5] = cells.try_into().map_err(|_| "what came of it is not complete")?;
+            Ok((cells, notes))
         });
         match checked {
-            Ok(checked) => {
-                let [task, labels, load, cost] = checked.cells;
-                let size = readable(ByteSize(network_bytes));
+            Ok(([task, labels, size, load, cost], notes)) => {
                 table.row([name.to_string(), version.to_string(), task, labels, size, load, cost]);
-                checked.notes.into_iter().for_each(|note| table.note(note));
+                notes.into_iter().for_each(|note| table.note(note));
             }
             Err(reason) => {
                 table.note(format!("{name} {version} does not load: {reason}"));
@@ -59,28 +59,46 @@ pub(super) fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What a loaded model shows in the table.
-struct Checked {
-    cells: [String; 4],
-    notes: Vec<String>,
+/// Loads and measures a model, in another process where there can be one: whatever its files do to it, the
+/// others are checked as well.
+fn checked(config: &Config, found: Found) -> Result<Loadable, String> {
+    let Found { declared, network_bytes, files_bytes } = found;
+    if !config.models.load_timeout.is_zero() {
+        match rehearsal::rehearse(config, &declared.name, files_bytes, Extent::Measured) {
+            Ok(checked) => return Ok(checked),
+            Err(Failure::Refused(reason)) => return Err(reason),
+            Err(Failure::NotTried(error)) => {
+                tracing::warn!(%error, "cannot check the model in another process; it is loaded here");
+            }
+        }
+    }
+    let work = || measured(declared.load, declared.batch.max_rows, network_bytes);
+    pool::on_a_worker(work).map_err(|error| format!("cannot start a thread: {error}"))?
 }
 
-impl Checked {
-    fn of(loaded: &Loaded, load: Duration, max_rows: usize) -> Result<Self, String> {
-        let Loaded { engine, task, precision } = loaded;
-        let signature = engine.signature();
-        let survey = pool::survey(loaded, max_rows)?;
-        let mut notes: Vec<String> = Vec::new();
-        notes.extend(signature.inputs.iter().map(|port| format!("takes {}", described(port))));
-        notes.extend(signature.outputs.iter().map(|port| format!("gives {}", described(port))));
-        notes.push(format!("labels {}", task.labels().join(", ")));
-        notes.extend(precision.iter().map(|chosen| format!("precision {chosen}")));
-        notes.extend(kernels(engine.kernels()));
-        notes.extend(costs(&survey));
-        let cells =
-            [task.kind().to_owned(), task.labels().len().to_string(), milliseconds(load), range(&survey)];
-        Ok(Self { cells, notes })
-    }
+/// Loads a model whose network's file has so many bytes, and measures it.
+pub(super) fn measured(load: LoadModel, max_rows: usize, network_bytes: u64) -> Result<Loadable, String> {
+    let started = Instant::now();
+    let loaded = load()?;
+    let took = started.elapsed();
+    let (engine, task, precision) = (&loaded.engine, &loaded.task, &loaded.precision);
+    let signature = engine.signature();
+    let survey = pool::survey(&loaded, max_rows)?;
+    let mut notes: Vec<String> = Vec::new();
+    notes.extend(signature.inputs.iter().map(|port| format!("takes {}", described(port))));
+    notes.extend(signature.outputs.iter().map(|port| format!("gives {}", described(port))));
+    notes.push(format!("labels {}", task.labels().join(", ")));
+    notes.extend(precision.iter().map(|chosen| format!("precision {chosen}")));
+    notes.extend(kernels(engine.kernels()));
+    notes.extend(costs(&survey));
+    let cells = vec![
+        task.kind().to_owned(),
+        task.labels().len().to_string(),
+        readable(ByteSize(network_bytes)),
+        milliseconds(took),
+        range(&survey),
+    ];
+    Ok(Loadable { cells, notes })
 }
 
 fn described(port: &Port) -> String {

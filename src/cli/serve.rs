@@ -15,7 +15,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{find_models, fit, logging, start_pool};
+use super::{find_models, fit, logging, rehearsal, start_pool};
 use crate::{
     config::{Config, Serving, Workers},
     cores,
@@ -47,7 +47,8 @@ pub(super) fn serve(mut config: Config, started: Instant) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     // Listening comes before loading: whoever watches the process can ask it how far it is.
     let listener = runtime.block_on(listen(config.server.listen))?;
-    let found = find_models(&config)?;
+    let mut found = find_models(&config)?;
+    found.iter_mut().for_each(|found| rehearsal::first(&config, found));
     for (setting, name) in
         [("models.vision", &config.models.vision), ("models.sentiment", &config.models.sentiment)]
     {

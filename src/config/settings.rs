@@ -239,6 +239,10 @@ settings! {
             const { OptionalModel(Some(ModelName::literal("face-detector"))) };
         /// The model behind /v1/text/sentiment.
         sentiment: ModelName => ModelName = const { ModelName::literal("sentiment") };
+        /// CPU time that loading one model may take; "0s" loads it without trying it in another process first.
+        load_timeout: Time => Duration = Duration::from_secs(60);
+        /// Bytes that loading one model may take, beside sixteen times those of its files.
+        load_memory: ByteSize => ByteSize = ByteSize::mib(1024);
     }
 
     /// What is logged, and how.

@@ -49,6 +49,7 @@ pub use self::{
     policy::{Class, Rule},
     slot::{Claim, Reply, Slot},
     warm_up::{Survey, survey},
+    worker::on_a_worker,
 };
 use self::{place::Room, shared::Shared, worker::Workers};
 use crate::{

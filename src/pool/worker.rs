@@ -77,6 +77,23 @@ impl Workers {
     }
 }
 
+/// Loads a model, or does what comes of that, on a thread as the workers are, and waits for it; a panic
+/// becomes a reason.
+///
+/// # Errors
+/// Where the thread cannot be started.
+pub fn on_a_worker<T: Send>(
+    work: impl FnOnce() -> Result<T, String> + Send,
+) -> io::Result<Result<T, String>> {
+    thread::scope(|scope| {
+        let builder = Builder::new().name("lepton-worker".to_owned());
+        let thread = builder.spawn_scoped(scope, || {
+            batch::guarded(work).unwrap_or_else(|panic| Err(format!("the network panicked: {panic}")))
+        })?;
+        Ok(thread.join().unwrap_or_else(|_| Err("its thread panicked".to_owned())))
+    })
+}
+
 fn work(worker: usize, shared: &Shared) {
     step_back();
     let mut sessions = Sessions::new(shared.models().len());

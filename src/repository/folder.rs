@@ -58,6 +58,13 @@ impl Folder {
         list().map_err(|error| format!("cannot list its folder: {error}"))
     }
 
+    /// The bytes of all files in the folder of `file`.
+    pub(super) fn bytes_beside(&self, file: &Path) -> u64 {
+        let entries = fs::read_dir(self.path.join(file.parent().unwrap_or(Path::new(""))));
+        let sizes = entries.into_iter().flatten().flatten().filter_map(|entry| entry.path().metadata().ok());
+        sizes.filter(fs::Metadata::is_file).map(|file| file.len()).fold(0, u64::saturating_add)
+    }
+
     /// Makes sure that `file` may be read: a regular file within the root, not larger than allowed.
     pub(super) fn check(&self, file: &Path, most_bytes: u64) -> Result<Checked, String> {
         let name = file.display();
