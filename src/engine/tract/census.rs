@@ -39,7 +39,7 @@ pub(super) struct Limits {
 /// disk, and are no bomb; how much memory there is for them is the loader's to know.
 pub(super) const LIMITS: Limits = Limits {
     nodes: 20_000,
-    parts: 2_000_000,
+    parts: 1_000_000,
     numbers: 1 << 28,
     graphs: 8,
     weight_bytes: 1 << 36,

@@ -256,8 +256,11 @@ pub(super) fn check(
         if (least..=most).contains(&axis) {
             return Ok(());
         }
-        let allowed =
-            if least <= most { format!("{least} to {most} are allowed") } else { "none".to_owned() };
+        let allowed = if least <= most {
+            format!("{least} to {most} are allowed")
+        } else {
+            "no axis is allowed".to_owned()
+        };
         Err(refused(format!("`{}` has axis {axis}; for a tensor of {rank} axes {allowed}", label(node))))
     };
     if let Some((_, default)) = ALONG.iter().find(|(name, _)| *name == op) {

@@ -3,7 +3,7 @@
 //! Invariant: two makers of one name are refused. ONNX forbids them, and a parser that does not look
 //! serves one of the two without a word.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb;
 
@@ -61,20 +61,19 @@ pub(super) fn check(graph: &pb::GraphProto) -> Result<(), EngineError> {
             .iter()
             .chain([&node.name, &node.op_type, &node.domain])
             .try_for_each(|name| length(name))?;
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for attribute in &node.attribute {
             length(&attribute.name)?;
-            if seen.contains(&attribute.name.as_str()) {
+            if !seen.insert(&attribute.name) {
                 return Err(refused(format!(
                     "`{}` has the attribute {} twice",
                     super::label(node),
                     short(&attribute.name)
                 )));
             }
-            seen.push(&attribute.name);
         }
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     match graph.output.iter().find(|output| !seen.insert(output.name.as_str())) {
         Some(output) => Err(refused(format!("the output `{}` is declared twice", short(&output.name)))),
         None => Ok(()),

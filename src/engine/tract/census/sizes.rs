@@ -77,6 +77,12 @@ impl<'a> Constants<'a> {
         self.longs.get(name).map(Vec::as_slice)
     }
 
+    /// Whether an input is a weight of the graph, or a small constant.
+    fn is_constant(&self, node: &pb::NodeProto, at: usize) -> bool {
+        let name = node.input.get(at).map_or("", String::as_str);
+        self.dims.contains_key(name) || self.longs.contains_key(name) || self.floats.contains_key(name)
+    }
+
     fn input(&self, node: &pb::NodeProto, at: usize) -> Option<&[i64]> {
         self.get(node.input.get(at)?)
     }
@@ -162,12 +168,13 @@ pub(super) fn filled(
     let of = |at: usize, what: &str| sizes(at).map_or(Ok(0), |sizes| product(node, what, sizes, elements));
     match node.op_type.as_str() {
         "ConstantOfShape" => of(0, "the shape"),
-        "Expand" | "Tile" => of(1, "the shape"),
+        // Of what comes in, it is one value of the plan as others are.
+        "Expand" | "Tile" => of(1, "the shape").map(|n| if constants.is_constant(node, 0) { n } else { 0 }),
         // What it moves is there already.
         "Reshape" => of(1, "the shape").map(|_| 0),
         "Resize" => {
             times(node, [1, 2].iter().filter_map(|at| constants.floats(node, *at)).flatten())?;
-            of(3, "the sizes")
+            of(3, "the sizes").map(|_| 0)
         }
         "Upsample" => times(node, constants.floats(node, 1).unwrap_or(&[]).iter()).map(|()| 0),
         "Pad" => {
