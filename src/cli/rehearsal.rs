@@ -12,6 +12,10 @@ use std::{
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -70,11 +74,25 @@ const WALL: u32 = 4;
 /// and again in another precision, which together is nine times as much at most.
 const TIMES: u64 = 16;
 
+/// Bytes that the process takes before it reads a file.
+const BASE: u64 = 32 << 20;
+
 /// Longest time between two looks at the other process. A disk or an allocator fills 50 MiB in it.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Bytes that the other process may say; the names of 20,000 classes are a tenth.
 const LONGEST: usize = 16 << 20;
+
+/// Whether this process is stopping: then no trial is waited for.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Held by the one trial that runs where memory is limited.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Ends the trials that run, and those that are begun from now on.
+pub(super) fn stop() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
 
 /// Has `lepton serve` load a model in another process before it does so itself.
 pub(super) fn first(config: &Config, found: &mut Found) {
@@ -85,6 +103,10 @@ pub(super) fn first(config: &Config, found: &mut Found) {
     let refused: LoadModel = Box::new(|| Err("loaded already".to_owned()));
     let load = std::mem::replace(&mut found.declared.load, refused);
     found.declared.load = Box::new(move || {
+        if !fits(files) {
+            tracing::warn!(model = %name, "there is no memory to try the model in another process first");
+            return load();
+        }
         match rehearse(&config, &name, files, Extent::Ready) {
             Ok(_) => {}
             Err(Failure::Refused(reason)) => return Err(reason),
@@ -103,6 +125,8 @@ pub(super) fn rehearse(
     files: u64,
     extent: Extent,
 ) -> Result<Loadable, Failure> {
+    // Where memory is scarce, one model at a time takes it twice.
+    let _turn = cores::memory().map(|_| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let budget = Budget::of(config, files);
     let mut trial = Trial::start(config, name, extent, budget).map_err(Failure::NotTried)?;
     let status = trial.watch(budget).map_err(Failure::Refused)?;
@@ -113,10 +137,20 @@ impl Budget {
     fn of(config: &Config, files: u64) -> Self {
         let timeout = config.models.load_timeout;
         let wanted = config.models.load_memory.0.saturating_add(files.saturating_mul(TIMES));
-        // The kernel ends the whole group where it has no more.
-        let memory = cores::memory().map_or(wanted, |most| wanted.min(most / 10 * 9));
+        let memory = left().map_or(wanted, |left| wanted.min(left));
         Self { cpu: timeout, wall: timeout * WALL, memory }
     }
+}
+
+/// The memory that is left to another process: the kernel ends one of a control group that has no more.
+fn left() -> Option<u64> {
+    let most = cores::memory()? / 10 * 9;
+    Some(most.saturating_sub(resident(std::process::id()).unwrap_or(0)))
+}
+
+/// Whether there is memory for loading a model of so many bytes in another process.
+fn fits(files: u64) -> bool {
+    left().is_none_or(|left| BASE.saturating_add(files.saturating_mul(TIMES)) <= left)
 }
 
 /// Another process that loads one model. Ended when dropped.
@@ -164,6 +198,9 @@ impl Trial {
                     return Ok(status);
                 }
                 Err(error) => return Err(format!("cannot tell how loading it went: {error}")),
+            }
+            if STOPPING.load(Ordering::Relaxed) {
+                return Err("it was being loaded when the server was stopped".to_owned());
             }
             if resident(self.child.id()).is_some_and(|bytes| bytes > budget.memory) {
                 return Err(too_large(budget));

@@ -105,6 +105,7 @@ async fn serve_until_stopped(
                 let _ = fail.send(reason);
             }
         }
+        rehearsal::stop();
         elastic.abort();
         metrics.set_ready(Readiness::NotReady);
         tokio::spawn(async move {

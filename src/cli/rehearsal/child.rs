@@ -77,6 +77,8 @@ impl Rehearse {
             .and_then(|()| lower(Resource::As, self.memory.saturating_mul(2).saturating_add(RESERVED)))
             .and_then(|()| lower(Resource::Core, 0))
             .context("cannot lower this process's limits")?;
+        // Where memory ends all the same, this process goes first. It may always say so of itself.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         #[cfg(target_os = "linux")]
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .context("cannot follow the process that asks")?;
