@@ -25,6 +25,8 @@ mod hostile;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod photos;
 #[cfg(test)]
 mod scarce;
