@@ -7,6 +7,7 @@ mod balance;
 mod detection;
 mod labels;
 mod precision;
+mod truncation;
 
 use std::{
     borrow::Cow,
@@ -20,6 +21,7 @@ pub use self::{
     detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
     labels::Labels,
     precision::Asked,
+    truncation::TruncationSide,
 };
 
 /// One model folder's `model.toml`.
@@ -157,6 +159,9 @@ pub struct TextClassificationSpec {
     pub temperature: f32,
     /// Longer texts are cut here, and the answer says so.
     pub max_tokens: usize,
+    /// The side at which they are cut.
+    #[serde(default)]
+    pub truncation_side: TruncationSide,
     /// The id that fills a row up to its bucket.
     #[serde(default)]
     pub pad_id: i64,

@@ -12,7 +12,7 @@ use crate::{
     engine::{Dim, Signature},
     manifest::{
         Asked, BatchSpec, Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Labels, Manifest,
-        TaskSpec, TextClassificationSpec,
+        TaskSpec, TextClassificationSpec, TruncationSide,
     },
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Description {
 #[derive(Debug)]
 enum Kind {
     Image(Box<Preprocessor>),
-    Text { max_tokens: usize },
+    Text { max_tokens: usize, truncation_side: TruncationSide },
 }
 
 /// The keys of `config.json` that matter here; there are many others.
@@ -46,6 +46,7 @@ struct Config {
     problem_type: Option<String>,
     id2label: BTreeMap<String, String>,
     label2id: BTreeMap<String, u64>,
+    #[serde(alias = "n_positions")]
     max_position_embeddings: Option<usize>,
     pad_token_id: Option<i64>,
 }
@@ -56,6 +57,7 @@ struct Config {
 struct TokenizerConfig {
     /// Written as 1e30 where there is no limit.
     model_max_length: Option<f64>,
+    truncation_side: TruncationSide,
 }
 
 /// The keys of `preprocessor_config.json` that matter here.
@@ -96,7 +98,14 @@ impl Description {
         let labels = labels(&config)?;
         let kind = match (folder.has(Path::new(PREPROCESSOR)), folder.has(Path::new(TOKENIZER))) {
             (true, false) => Kind::Image(Box::new(json(folder, PREPROCESSOR)?)),
-            (false, true) => Kind::Text { max_tokens: max_tokens(folder, &config)? },
+            (false, true) => {
+                let tokenizer: TokenizerConfig = match folder.has(Path::new(TOKENIZER_CONFIG)) {
+                    true => json(folder, TOKENIZER_CONFIG)?,
+                    false => TokenizerConfig::default(),
+                };
+                let max_tokens = max_tokens(&tokenizer, &config);
+                Kind::Text { max_tokens, truncation_side: tokenizer.truncation_side }
+            }
             (true, true) => {
                 return Err(format!(
                     "there are both {PREPROCESSOR} and {TOKENIZER}; a network that takes images and texts is not served"
@@ -134,16 +143,19 @@ impl Description {
                 margin: 0.0,
                 input: image_input(preprocessor, signature)?,
             }),
-            Kind::Text { max_tokens } => TaskSpec::TextClassification(TextClassificationSpec {
-                labels,
-                tokenizer: TOKENIZER.into(),
-                temperature: 1.0,
-                max_tokens: *max_tokens,
-                pad_id: self.config.pad_token_id.unwrap_or(0),
-                ids: named(signature, "input_ids")?,
-                ids_reversed: None,
-                mask: signature.input("attention_mask").map(|(_, port)| port.name.clone()),
-            }),
+            Kind::Text { max_tokens, truncation_side } => {
+                TaskSpec::TextClassification(TextClassificationSpec {
+                    labels,
+                    tokenizer: TOKENIZER.into(),
+                    temperature: 1.0,
+                    max_tokens: *max_tokens,
+                    truncation_side: *truncation_side,
+                    pad_id: self.config.pad_token_id.unwrap_or(0),
+                    ids: named(signature, "input_ids")?,
+                    ids_reversed: None,
+                    mask: signature.input("attention_mask").map(|(_, port)| port.name.clone()),
+                })
+            }
         };
         let batch = self.batch();
         let precision = Asked::default();
@@ -184,19 +196,40 @@ fn labels(config: &Config) -> Result<Vec<String>, String> {
     Ok(numbered.into_iter().map(|(_, label)| label).collect())
 }
 
-fn max_tokens(folder: &Folder, config: &Config) -> Result<usize, String> {
-    let tokenizer: TokenizerConfig = match folder.has(Path::new(TOKENIZER_CONFIG)) {
-        true => json(folder, TOKENIZER_CONFIG)?,
-        false => TokenizerConfig::default(),
-    };
+/// The most tokens that both the tokenizer and the network's table of positions allow.
+fn max_tokens(tokenizer: &TokenizerConfig, config: &Config) -> usize {
     let by_tokenizer = tokenizer.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
-    // RoBERTa and its kin number their positions from pad_token_id + 1.
-    let offset = match config.model_type.as_deref() {
-        Some("roberta" | "xlm-roberta" | "camembert") => 2,
+    let by_positions =
+        config.max_position_embeddings.map(|n| n.saturating_sub(first_position(config)).max(1));
+    by_tokenizer.into_iter().chain(by_positions).min().unwrap_or(USUAL_MAX_TOKENS)
+}
+
+/// The row of the table of positions that the first token takes. RoBERTa and the models whose code is made
+/// of its code count from `pad_token_id + 1`, so that padding has a row of its own.
+fn first_position(config: &Config) -> usize {
+    match config.model_type.as_deref() {
+        Some(
+            "roberta"
+            | "roberta-prelayernorm"
+            | "xlm-roberta"
+            | "xlm-roberta-xl"
+            | "xmod"
+            | "camembert"
+            | "longformer"
+            | "ibert"
+            | "data2vec-text"
+            | "luke"
+            | "mluke"
+            | "lilt"
+            | "markuplm"
+            | "esm"
+            | "bridgetower"
+            | "layoutlmv3",
+        ) => usize::try_from(config.pad_token_id.unwrap_or(1)).map_or(2, |pad| pad.saturating_add(1)),
+        // Its code has the number itself, whatever the configuration says.
+        Some("mpnet") => 2,
         _ => 0,
-    };
-    let by_positions = config.max_position_embeddings.map(|n| n.saturating_sub(offset).max(1));
-    Ok(by_tokenizer.into_iter().chain(by_positions).min().unwrap_or(USUAL_MAX_TOKENS))
+    }
 }
 
 fn named(signature: &Signature, name: &str) -> Result<String, String> {
@@ -400,7 +433,31 @@ mod tests {
         assert_eq!((spec.max_tokens, spec.pad_id), (512, 1));
         assert_eq!((spec.ids.as_str(), spec.mask.as_deref()), ("input_ids", Some("attention_mask")));
         assert_eq!(text(r#""max_position_embeddings": 512"#, r#"{"model_max_length": 128}"#).max_tokens, 128);
+        let left = text(r#""max_position_embeddings": 512"#, r#"{"truncation_side": "left"}"#);
+        assert_eq!((left.max_tokens, left.truncation_side), (512, TruncationSide::Left));
+        assert_eq!(text(r#""n_positions": 1024"#, "{}").max_tokens, 1024);
         assert_eq!(text(r#""pad_token_id": null"#, r#"{"model_max_length": 1e30}"#).max_tokens, 512);
+    }
+
+    #[test]
+    fn positions_are_counted_as_the_code_of_each_model_counts_them() {
+        let limit = |model: &str, pad: &str| {
+            let config = format!(
+                r#"{{"id2label": {{"0": "a"}}, "model_type": "{model}", "max_position_embeddings": 66, "pad_token_id": {pad}}}"#
+            );
+            let described = described(&[(CONFIG, &config), (TOKENIZER, "{}")]).unwrap();
+            match described.kind {
+                Kind::Text { max_tokens, .. } => max_tokens,
+                Kind::Image(_) => panic!("{described:?}"),
+            }
+        };
+        for model in ["roberta", "xlm-roberta", "camembert", "longformer", "ibert", "luke", "esm"] {
+            assert_eq!([limit(model, "1"), limit(model, "null"), limit(model, "0")], [64, 64, 65], "{model}");
+        }
+        assert_eq!([limit("mpnet", "1"), limit("mpnet", "0")], [64, 64]);
+        for model in ["bert", "distilbert", "electra", "deberta-v2", "albert", "bart"] {
+            assert_eq!(limit(model, "1"), 66, "{model}");
+        }
     }
 
     #[test]

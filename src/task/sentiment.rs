@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     manifest::TextClassificationSpec,
     tensor::{DType, Data, Tensor, Tensors},
-    text::{Buckets, Encoded, Tokenizer},
+    text::{Buckets, Encoded, Limit, Tokenizer},
 };
 
 /// Longest texts that a manifest may ask for.
@@ -69,7 +69,8 @@ impl TextClassification {
         }
         let fills = fills(spec, signature)?;
         let json = read(dir, &spec.tokenizer, MAX_TOKENIZER_BYTES)?;
-        let tokenizer = Tokenizer::from_json(&json, max_tokens)
+        let limit = Limit { max_tokens, side: spec.truncation_side };
+        let tokenizer = Tokenizer::from_json(&json, limit)
             .map_err(|reason| SpecError::File { file: spec.tokenizer.display().to_string(), reason })?;
         Ok(Self {
             labels: labels(dir, &spec.labels, signature)?,
@@ -216,7 +217,7 @@ impl Task for TextClassification {
 mod tests {
     use super::*;
     use crate::{
-        manifest::{Labels, Manifest, TaskSpec},
+        manifest::{Labels, Manifest, TaskSpec, TruncationSide},
         task::Truncated,
         text::fixtures,
     };
@@ -248,6 +249,7 @@ mod tests {
             tokenizer: "tokenizer.json".into(),
             temperature: 0.5,
             max_tokens: 7,
+            truncation_side: TruncationSide::Right,
             pad_id: 99,
             ids: "ids".to_owned(),
             ids_reversed: Some("reversed".to_owned()),

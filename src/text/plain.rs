@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use regex::Regex;
 use serde_json::Value;
+use tokenizers::{NormalizedString, Normalizer, normalizers::Precompiled, utils::SysRegex};
 
 /// A tokenizer whose parts are all known: normalisers, a split into words, WordPiece (Schuster and
 /// Nakajima 2012: the longest piece of the vocabulary that a word begins with, again and again).
@@ -32,9 +33,33 @@ enum Step {
         from: String,
         to: String,
     },
+    /// Replaces what a pattern matches, where the text may have any of it.
+    ReplacePattern {
+        needs: Needs,
+        pattern: SysRegex,
+        to: String,
+    },
     /// Drops control characters and makes white space a space, as BERT does.
     Clean,
 }
+
+/// What a text surely has if a pattern matches in it: much cheaper to look for than the pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    Byte(u8),
+    /// One lower-case letter three times.
+    Triple,
+    /// What addresses in the web begin with.
+    Address,
+}
+
+/// The patterns that the shipped tokenizers replace (`training/tokens.py`).
+const KNOWN: [(&str, Needs); 3] = [
+    (r"\B@\w+", Needs::Byte(b'@')),
+    (r"(?:https?://|www\.)[!-~]*", Needs::Address),
+    (r"([a-z])\1+(?=\1)", Needs::Triple),
+];
 
 /// How a text is split into words.
 enum Split {
@@ -100,12 +125,31 @@ fn normaliser(spec: &Value, steps: &mut Vec<Step>) -> Option<()> {
         "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" => {}
         "Lowercase" => steps.push(Step::Lowercase),
         "Replace" => {
-            let from = spec.get("pattern")?.get("String")?.as_str()?.to_owned();
+            let pattern = spec.get("pattern")?;
             let to = spec.get("content")?.as_str()?.to_owned();
-            if from.is_empty() || !to.chars().all(is_plain) {
+            if !to.chars().all(is_plain) {
                 return None;
             }
-            steps.push(Step::Replace { from, to });
+            steps.push(match pattern.get("String").and_then(Value::as_str) {
+                Some("") => return None,
+                Some(from) => Step::Replace { from: from.to_owned(), to },
+                None => {
+                    let pattern = pattern.get("Regex")?.as_str()?;
+                    let known = KNOWN.iter().find(|(known, _)| *known == pattern);
+                    let needs = known.map_or(Needs::Nothing, |(_, needs)| *needs);
+                    Step::ReplacePattern { needs, pattern: SysRegex::new(pattern).ok()?, to }
+                }
+            });
+        }
+        // It may replace other characters, but a plain text has none of them.
+        "Precompiled" => {
+            let table: Precompiled = serde_json::from_value(spec.clone()).ok()?;
+            let plain: String = ('\0'..='\u{2fff}').filter(|c| is_plain(*c)).chain(['\r', '\n']).collect();
+            let mut normalized = NormalizedString::from(plain.as_str());
+            table.normalize(&mut normalized).ok()?;
+            if normalized.get() != plain {
+                return None;
+            }
         }
         "BertNormalizer" => {
             let is = |key: &str| spec.get(key)?.as_bool();
@@ -128,10 +172,75 @@ fn split(spec: &Value) -> Option<Split> {
             let kept = spec.get("invert") == Some(&Value::Bool(true))
                 && spec.get("behavior")?.as_str()? == "Removed";
             // Where the pattern needs more than a regular language, the library's engine is needed.
-            let pattern = Regex::new(spec.get("pattern")?.get("Regex")?.as_str()?).ok()?;
-            (kept && !pattern.is_match("")).then_some(Split::Matches(pattern))
+            let pattern = spec.get("pattern")?.get("Regex")?.as_str()?;
+            if !kept || !is_common(pattern) {
+                return None;
+            }
+            let pattern = Regex::new(pattern).ok()?;
+            let never_empty = pattern.find_iter("a b-c 1").all(|found| !found.is_empty());
+            (never_empty && !pattern.is_match("")).then_some(Split::Matches(pattern))
         }
         _ => None,
+    }
+}
+
+/// Tells whether a pattern means the same to `regex` as to the library's engine, Oniguruma, in a plain text:
+/// literals, `\w`, `\d`, `\s`, `\b` and their opposites, general categories and scripts, groups, sets without
+/// sets inside, and repeats. Much else is allowed in both and means something else.
+fn is_common(pattern: &str) -> bool {
+    let mut chars = pattern.chars().peekable();
+    let (mut in_set, mut before) = (false, ' ');
+    while let Some(c) = chars.next() {
+        let fits = match c {
+            '\\' => match chars.next() {
+                Some('w' | 'W' | 'd' | 'D' | 's' | 'S') => true,
+                Some('b' | 'B') => !in_set,
+                Some('p' | 'P') if chars.next_if_eq(&'{').is_some() => {
+                    let name: String = chars.by_ref().take_while(|c| *c != '}').collect();
+                    matches!(name.as_bytes(), [b'L' | b'M' | b'N' | b'P' | b'S' | b'Z'])
+                        || matches!(
+                            name.as_str(),
+                            "Han" | "Lu" | "Ll" | "Lt" | "Lm" | "Lo" | "Nd" | "Nl" | "No"
+                        )
+                }
+                Some(escaped) => escaped.is_ascii_punctuation(),
+                None => false,
+            },
+            '[' => !std::mem::replace(&mut in_set, true),
+            ']' => std::mem::replace(&mut in_set, false) && before != '[',
+            // Operations on sets in one of the two.
+            '&' | '~' | '-' if in_set => before != c,
+            '^' => in_set && before == '[',
+            '$' => in_set,
+            '(' if !in_set => chars.next_if_eq(&'?').is_none() || chars.next_if_eq(&':').is_some(),
+            // Possessive or reluctant in one of the two, a repeat of a repeat in the other.
+            '+' | '?' | '*' if !in_set => !matches!(before, '+' | '?' | '*' | '}'),
+            '{' if !in_set => chars.peek().is_some_and(char::is_ascii_digit),
+            _ => true,
+        };
+        if !fits {
+            return false;
+        }
+        // What was escaped is no operator.
+        before = if c == '\\' { ' ' } else { c };
+    }
+    true
+}
+
+impl Needs {
+    fn met(self, text: &str) -> bool {
+        let bytes = text.as_bytes();
+        match self {
+            Self::Nothing => true,
+            Self::Byte(byte) => memchr::memchr(byte, bytes).is_some(),
+            Self::Triple => bytes
+                .windows(3)
+                .any(|three| three[0] == three[1] && three[1] == three[2] && three[0].is_ascii_lowercase()),
+            Self::Address => {
+                memchr::memmem::find(bytes, b"://").is_some()
+                    || memchr::memmem::find(bytes, b"www.").is_some()
+            }
+        }
     }
 }
 
@@ -146,6 +255,20 @@ impl Step {
             Self::Replace { from, to } => {
                 if memchr::memmem::find(text.as_bytes(), from.as_bytes()).is_some() {
                     *text = Cow::Owned(text.replace(from.as_str(), to));
+                }
+            }
+            Self::ReplacePattern { needs, pattern, to } => {
+                if needs.met(text) {
+                    let (mut replaced, mut end) = (String::new(), 0);
+                    for (start, stop) in pattern.find_iter(text) {
+                        replaced.push_str(&text[end..start]);
+                        replaced.push_str(to);
+                        end = stop;
+                    }
+                    if end > 0 || !replaced.is_empty() {
+                        replaced.push_str(&text[end..]);
+                        *text = Cow::Owned(replaced);
+                    }
                 }
             }
             Self::Clean => {
