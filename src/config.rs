@@ -7,6 +7,7 @@
 
 mod environment;
 mod memory;
+mod origins;
 mod settings;
 mod units;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 pub use self::{
     environment::{CONFIG_VARIABLE, help},
     memory::{Lowered, Serving, TooLittle},
+    origins::Origins,
     settings::{
         Config, LimitsConfig, LimitsSection, LogConfig, LogSection, ModelsConfig, ModelsSection, Options,
         PoolConfig, PoolSection, SETTINGS, ServerConfig, ServerSection, Setting,
@@ -202,7 +204,7 @@ mod tests {
           |
         3 | lisen = 'x'
           | ^^^^^
-        unknown field `lisen`, expected one of `listen`, `max_connections`, `io_threads`, `header_timeout`, `body_timeout`, `body_rate`, `grace`, `drain`
+        unknown field `lisen`, expected one of `listen`, `max_connections`, `io_threads`, `header_timeout`, `body_timeout`, `body_rate`, `grace`, `drain`, `cors`
         ");
         let error = Options::from_toml("my.toml", "[serve]\n").unwrap_err().to_string();
         assert!(error.contains("unknown field `serve`, expected one of `server`"), "{error}");
@@ -219,6 +221,7 @@ mod tests {
             ("[log]\nformat = 'xml'", "expected \"text\" or \"json\""),
             ("[models]\nvision = '../face'", "cannot be a model's name"),
             ("[server]\nlisten = 'localhost'", "invalid socket address"),
+            ("[server]\ncors = ['example.com']", "\"example.com\" is not an origin; expected origins as"),
         ] {
             let error = Options::from_toml("my.toml", text).unwrap_err().to_string();
             assert!(error.contains("line 2") && error.contains(expected), "{text}: {error}");

@@ -8,7 +8,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::units::{ByteSize, LogFormat, LogPeer, OptionalModel, Time, Workers},
+    config::{
+        origins::Origins,
+        units::{ByteSize, LogFormat, LogPeer, OptionalModel, Time, Workers},
+    },
     manifest::ModelName,
 };
 
@@ -62,6 +65,7 @@ text! {
     Workers: "auto or a number of threads";
     LogFormat: "text or json";
     LogPeer: "address or none";
+    Origins: "none, *, or origins such as https://app.example.com separated by commas";
     OptionalModel: "none or a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
     ModelName: "a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
 }
@@ -194,6 +198,8 @@ settings! {
         grace: Time => Duration = Duration::ZERO;
         /// Longest wait for requests in flight after that.
         drain: Time => Duration = Duration::from_secs(30);
+        /// Origins whose browser pages may call the server (CORS); "*" for every page.
+        cors: Origins => Origins = Origins::NONE;
     }
 
     /// How large a request may be.

@@ -5,6 +5,7 @@
 
 mod admin;
 mod body;
+mod cors;
 mod extract;
 mod faces;
 mod identity;
@@ -44,7 +45,7 @@ use tower::Service;
 
 /// What a listener tells about a request.
 pub use self::observe::{Listened, Objection};
-use self::{admin::Scrapes, observe::Observer, problem::Refusal, uploads::Uploads};
+use self::{admin::Scrapes, cors::Cors, observe::Observer, problem::Refusal, uploads::Uploads};
 /// What answers look like, for those who write them without HTTP.
 pub(crate) use self::{text::TextBody, vision::ImageBody};
 use crate::{config::Config, metrics::Metrics, pool::ModelPool};
@@ -60,7 +61,8 @@ pub struct Routes {
 impl Routes {
     /// Routes to what `state` holds.
     pub fn new(state: AppState) -> Self {
-        let observer = Observer::new(state.0.metrics.clone(), state.0.stopping.clone());
+        let cors = Cors::new(state.0.config.server.cors.clone());
+        let observer = Observer::new(state.0.metrics.clone(), cors, state.0.stopping.clone());
         let router = Router::new()
             .route("/", get(admin::index))
             .route(CLASSIFY, post(predict::vision))

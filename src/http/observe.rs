@@ -30,6 +30,7 @@ use tracing::{Instrument, Span, debug, error, error_span, field, info, warn};
 
 use super::{
     PATHS,
+    cors::Cors,
     identity::{REQUEST_ID, RequestId, RequestIds, trace_id},
     problem::Refusal,
 };
@@ -90,15 +91,16 @@ struct Watch {
     /// Of each route, those that come by the ten thousand first.
     routes: Vec<RouteMetrics>,
     ids: RequestIds,
+    cors: Cors,
     stopping: Arc<AtomicBool>,
 }
 
 impl Observer {
-    /// Counts into `metrics`, and asks callers to leave once `stopping` is set.
-    pub(super) fn new(metrics: Arc<Metrics>, stopping: Arc<AtomicBool>) -> Self {
+    /// Counts into `metrics`, lets pages call as `cors` allows, and asks callers to leave once `stopping` is set.
+    pub(super) fn new(metrics: Arc<Metrics>, cors: Cors, stopping: Arc<AtomicBool>) -> Self {
         let known = PATHS.into_iter().map(|(_, route, _)| route).chain(["/", NO_ROUTE]);
         let routes = known.map(|route| metrics.route(route)).collect();
-        Self(Arc::new(Watch { metrics, routes, ids: RequestIds::new(), stopping }))
+        Self(Arc::new(Watch { metrics, routes, ids: RequestIds::new(), cors, stopping }))
     }
 }
 
@@ -170,8 +172,13 @@ impl Observer {
         };
         request.extensions_mut().insert(Arrival(arrived));
         let refused = listened.objection.and_then(|objection| objection.refuses(route));
+        let page = self.0.cors.page(request.headers());
+        let is_sound = !matches!(listened.objection, Some(Objection::Host(_)));
+        let preflight = is_sound.then(|| self.0.cors.preflight(&page, &request)).flatten();
         async move {
-            let mut response = if let Some(refused) = refused {
+            let mut response = if let Some(answer) = preflight {
+                answer
+            } else if let Some(refused) = refused {
                 refused.into_response()
             } else {
                 let span = exchange.span.clone();
@@ -184,6 +191,7 @@ impl Observer {
                 span.in_scope(|| answered.call(request)).instrument(span).await.into_response()
             };
             let refusal = exchange.observer.dress(&mut response, &id);
+            exchange.observer.0.cors.finish(page, response.headers_mut());
             exchange.finish(response.status(), refusal.as_ref());
             Ok(response)
         }
@@ -308,9 +316,11 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::config::Origins;
 
     fn router(stopping: &Arc<AtomicBool>) -> Router {
-        let observer = Observer::new(Arc::new(Metrics::new()), stopping.clone());
+        let cors = Cors::new(Origins::NONE);
+        let observer = Observer::new(Arc::new(Metrics::new()), cors, stopping.clone());
         Router::new()
             .route("/fine", get(async || "fine"))
             .route("/bad", post(async || Refusal::from(Error::malformed("no"))))

@@ -20,7 +20,8 @@ use axum::{
 pub(super) use self::kinds::KINDS;
 use self::kinds::{
     DEADLINE_EXCEEDED, INTERNAL, INVALID_INPUT, Kind, MALFORMED, METHOD_NOT_ALLOWED, MODEL_NOT_FOUND,
-    NOT_FOUND, OVERLOADED, QUOTA, REQUEST_TIMEOUT, TOO_LARGE, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE,
+    NOT_FOUND, ORIGIN_NOT_ALLOWED, OVERLOADED, QUOTA, REQUEST_TIMEOUT, TOO_LARGE, UNAVAILABLE,
+    UNSUPPORTED_MEDIA_TYPE,
 };
 use super::written::{push_json, push_number, push_text};
 use crate::error::Error;
@@ -31,6 +32,8 @@ enum Fault {
     Error(Error),
     NotFound,
     MethodNotAllowed,
+    /// A browser asked for a page of this origin, which is not allowed.
+    Origin(String),
     /// The body had not arrived after this long.
     BodyTimeout(Duration),
     /// The body came slower than at so many bytes a second.
@@ -64,6 +67,12 @@ impl Refusal {
     /// The path is served with other methods.
     pub(super) const METHOD_NOT_ALLOWED: Self = Self { fault: Fault::MethodNotAllowed, item: None };
 
+    /// Pages of this origin may not call.
+    pub(super) fn origin(origin: &[u8]) -> Self {
+        let origin = quote(&String::from_utf8_lossy(origin));
+        Self { fault: Fault::Origin(origin), item: None }
+    }
+
     /// The body had not arrived `after` this long.
     pub(super) fn body_timeout(after: Duration) -> Self {
         Self { fault: Fault::BodyTimeout(after), item: None }
@@ -94,6 +103,7 @@ impl Refusal {
         match &self.fault {
             Fault::NotFound => &NOT_FOUND,
             Fault::MethodNotAllowed => &METHOD_NOT_ALLOWED,
+            Fault::Origin(_) => &ORIGIN_NOT_ALLOWED,
             Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) => &REQUEST_TIMEOUT,
             Fault::Error(error) => match error {
                 Error::ModelNotFound { .. } => &MODEL_NOT_FOUND,
@@ -122,6 +132,10 @@ impl Refusal {
             Fault::MethodNotAllowed => {
                 "this method is not allowed here; the Allow header names those that are".into()
             }
+            Fault::Origin(origin) => format!(
+                "pages of the origin `{origin}` may not call this server; the setting server.cors lists those that may"
+            )
+            .into(),
             Fault::BodyTimeout(after) => format!(
                 "the body had not arrived after {} ms; what is left of it is not read",
                 after.as_millis()

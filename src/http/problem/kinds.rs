@@ -30,6 +30,12 @@ pub(super) const METHOD_NOT_ALLOWED: Kind = Kind {
     title: "The path is served, but not with this method",
     advice: "The Allow header of the answer names the methods of the path.",
 };
+pub(super) const ORIGIN_NOT_ALLOWED: Kind = Kind {
+    slug: "origin-not-allowed",
+    status: StatusCode::FORBIDDEN,
+    title: "Pages of this origin may not call",
+    advice: "Whoever runs the server can add the page's origin to the setting server.cors.",
+};
 pub(super) const REQUEST_TIMEOUT: Kind = Kind {
     slug: "request-timeout",
     status: StatusCode::REQUEST_TIMEOUT,
@@ -92,10 +98,11 @@ pub(super) const INTERNAL: Kind = Kind {
 };
 
 /// Every kind, in the order of the documentation.
-pub(in crate::http) const KINDS: [Kind; 13] = [
+pub(in crate::http) const KINDS: [Kind; 14] = [
     MODEL_NOT_FOUND,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
+    ORIGIN_NOT_ALLOWED,
     REQUEST_TIMEOUT,
     MALFORMED,
     TOO_LARGE,
