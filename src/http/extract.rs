@@ -96,33 +96,50 @@ pub(super) enum Form {
     PlainText,
 }
 
-const IMAGE_FORMS: &str = "allowed are image/jpeg, image/png, image/webp, application/octet-stream, \
+const IMAGE_FORMS: &str = "allowed are any image type such as image/jpeg, application/octet-stream, \
     multipart/form-data with `image` parts, and application/json with `image` or `images`";
 const TEXT_FORMS: &str = "allowed are application/json with `text` or `texts`, and text/plain in UTF-8";
 
 /// The form of a body that brings images. Without a `Content-Type` it is one image.
+///
+/// What an image is called does not matter, since its bytes tell: `image/jpg`, `image/pjpeg` and
+/// `image/x-png` are about as common as the registered names.
 pub(super) fn image_form(headers: &HeaderMap) -> Result<Form, Error> {
     require_identity(headers)?;
-    let Some(media_type) = MediaType::of(headers, IMAGE_FORMS)? else { return Ok(Form::Image) };
+    let Some(media_type) = MediaType::of(headers)? else { return Ok(Form::Image) };
     match media_type.essence.as_str() {
-        "image/jpeg" | "image/png" | "image/webp" | "application/octet-stream" => Ok(Form::Image),
         "multipart/form-data" => media_type.boundary().map(Form::Multipart),
-        "application/json" => media_type.require_utf8(IMAGE_FORMS).map(|()| Form::Json),
+        // Base64 is ASCII, which is the same in every charset that a client may name.
+        essence if is_json(essence) => Ok(Form::Json),
+        essence if essence.starts_with("image/") || BINARY.contains(&essence) => Ok(Form::Image),
         other => Err(unsupported_type(other, IMAGE_FORMS)),
     }
+}
+
+/// What clients call bytes of which they know no more.
+const BINARY: [&str; 5] = [
+    "application/octet-stream",
+    "binary/octet-stream",
+    "application/x-octet-stream",
+    "application/binary",
+    "*/*",
+];
+
+fn is_json(essence: &str) -> bool {
+    matches!(essence, "application/json" | "text/json" | "application/x-json") || essence.ends_with("+json")
 }
 
 /// The form of a body that brings texts.
 pub(super) fn text_form(headers: &HeaderMap) -> Result<Form, Error> {
     require_identity(headers)?;
-    let Some(media_type) = MediaType::of(headers, TEXT_FORMS)? else {
+    let Some(media_type) = MediaType::of(headers)? else {
         return Err(Error::Unsupported {
             got: "a body without a content type".to_owned(),
             allowed: TEXT_FORMS,
         });
     };
     match media_type.essence.as_str() {
-        "application/json" => media_type.require_utf8(TEXT_FORMS).map(|()| Form::Json),
+        essence if is_json(essence) => media_type.require_utf8(TEXT_FORMS).map(|()| Form::Json),
         "text/plain" => media_type.require_utf8(TEXT_FORMS).map(|()| Form::PlainText),
         other => Err(unsupported_type(other, TEXT_FORMS)),
     }
@@ -163,21 +180,19 @@ pub(super) struct MediaType {
 }
 
 impl MediaType {
-    fn of(headers: &HeaderMap, allowed: &'static str) -> Result<Option<Self>, Error> {
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, Error> {
         let mut values = headers.get_all(CONTENT_TYPE).iter();
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
             return Err(Error::malformed("more than one content-type header; one is allowed"));
         }
         let text = String::from_utf8_lossy(value.as_bytes());
-        match Self::parse(&text) {
-            Some(media_type) => Ok(Some(media_type)),
-            None => Err(unsupported_type(&text, allowed)),
-        }
+        Ok((!text.trim().is_empty()).then(|| Self::parse(&text)))
     }
 
-    /// Reads a header value; `None` where it is not of this form.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// Reads a header value. What stands between two `;` without a `=` is no parameter, nor is anything
+    /// from a string in quotes on that does not end.
+    pub(super) fn parse(text: &str) -> Self {
         let (essence, mut rest) = text.split_once(';').unwrap_or((text, ""));
         let mut parameters = Vec::new();
         loop {
@@ -185,12 +200,16 @@ impl MediaType {
             if rest.is_empty() {
                 break;
             }
-            let (name, after) = rest.split_once('=')?;
-            let (value, after) = parameter_value(after)?;
+            let word = &rest[..rest.find(';').unwrap_or(rest.len())];
+            let Some((name, _)) = word.split_once('=') else {
+                rest = &rest[word.len()..];
+                continue;
+            };
+            let Some((value, after)) = parameter_value(rest[name.len() + 1..].trim_start()) else { break };
             parameters.push((name.trim().to_ascii_lowercase(), value.into_owned()));
             rest = after;
         }
-        Some(Self { essence: essence.trim().to_ascii_lowercase(), parameters })
+        Self { essence: essence.trim().to_ascii_lowercase(), parameters }
     }
 
     /// Finds a parameter by its lower-case name.
@@ -221,20 +240,36 @@ impl MediaType {
 }
 
 /// Reads a token, or a string in quotes, up to the `;` after it; gives the value and what follows.
+///
+/// File names come with quotes and backslashes that nobody escaped: a quote ends the string only where a
+/// `;` or nothing follows it, and a backslash before such a quote is part of the name where no other quote
+/// could end it.
 fn parameter_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
         return Some((text[..end].trim().into(), &text[end..]));
     };
+    let ends_at = |at: usize| {
+        let after = quoted[at + 1..].trim_start();
+        (after.is_empty() || after.starts_with(';')).then_some(after)
+    };
     let mut value = String::new();
-    let mut chars = quoted.char_indices();
+    let mut chars = quoted.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         match c {
-            '"' => {
-                let after = quoted[at + 1..].trim_start();
-                return (after.is_empty() || after.starts_with(';')).then_some((value.into(), after));
-            }
-            '\\' => value.push(chars.next()?.1),
+            '"' => match ends_at(at) {
+                Some(after) => return Some((value.into(), after)),
+                None => value.push(c),
+            },
+            '\\' => match chars.next_if(|(_, next)| matches!(next, '"' | '\\')) {
+                Some((at, '"')) if ends_at(at).is_some() && !quoted[at + 1..].contains('"') => {
+                    value.push(c);
+                    return ends_at(at).map(|after| (value.into(), after));
+                }
+                Some((_, escaped)) => value.push(escaped),
+                // A path of Windows, as old browsers send it.
+                None => value.push(c),
+            },
             c => value.push(c),
         }
     }
@@ -291,10 +326,46 @@ mod tests {
             form(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
             Err(Error::Malformed(_))
         ));
-        insta::assert_snapshot!(form("image/gif").unwrap_err(), @"the content type `image/gif` is not served; allowed are image/jpeg, image/png, image/webp, application/octet-stream, multipart/form-data with `image` parts, and application/json with `image` or `images`");
+        for refused in ["text/html", "video/mp4", "application/pdf", "text/plain", "imagejpeg", "image"] {
+            let error = form(refused).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("the content type `{refused}` is not served; allowed are")),
+                "{error}"
+            );
+        }
+        insta::assert_snapshot!(form("video/mp4").unwrap_err(), @"the content type `video/mp4` is not served; allowed are any image type such as image/jpeg, application/octet-stream, multipart/form-data with `image` parts, and application/json with `image` or `images`");
         let curl = form("application/x-www-form-urlencoded").unwrap_err().to_string();
         assert!(curl.contains("which curl claims unless"), "{curl}");
-        assert!(matches!(form("multipart/form-data; boundary=\"open"), Err(Error::Unsupported { .. })));
+        assert!(matches!(form("multipart/form-data; boundary=\"open"), Err(Error::Malformed(_))));
+    }
+
+    #[test]
+    fn an_image_is_an_image_whatever_its_client_calls_it() {
+        for name in [
+            "image/jpg",
+            "image/pjpeg",
+            "image/x-png",
+            "image/gif",
+            "image/bmp",
+            "image/x-ms-bmp",
+            "image/tiff",
+            "image/heic",
+            "image/*",
+            "image/jpeg;",
+            "image/jpeg; name",
+            "image/jpeg; name=\"a\"b.jpg\"",
+            "image/jpeg; charset=\"open",
+            "binary/octet-stream",
+            "application/octet-stream",
+            "*/*",
+            "",
+            " ",
+        ] {
+            assert_eq!(image_form(&headers(&[("content-type", name)])), Ok(Form::Image), "{name}");
+        }
+        for json in ["application/json; charset=iso-8859-1", "text/json", "application/vnd.api+json"] {
+            assert_eq!(image_form(&headers(&[("content-type", json)])), Ok(Form::Json), "{json}");
+        }
     }
 
     #[test]
@@ -318,7 +389,7 @@ mod tests {
         #[test]
         fn a_quoted_parameter_comes_back_as_it_was(value in "[^\u{0}-\u{1f}]{0,40}") {
             let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
-            let parsed = MediaType::parse(&format!("a/b; x=\"{quoted}\" ; y=z")).unwrap();
+            let parsed = MediaType::parse(&format!("a/b; x=\"{quoted}\" ; y=z"));
             prop_assert_eq!(parsed.parameter("x"), Some(value.as_str()));
             prop_assert_eq!(parsed.parameter("y"), Some("z"));
         }

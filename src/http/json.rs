@@ -23,11 +23,39 @@ pub(super) struct Fields {
     pub(super) many: &'static str,
     /// What each string is: `a base64 string`.
     pub(super) what: &'static str,
+    pub(super) breaks: Breaks,
+}
+
+/// What line breaks and tabs in a string are that nobody escaped, which JSON does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breaks {
+    /// A mistake.
+    Refused,
+    /// Part of the string: base64 comes in lines, and is put into JSON by shell scripts as it comes.
+    Kept,
+}
+
+/// U+FEFF in UTF-8, which Windows programs put first. RFC 8259, section 8.1, lets readers pass it over.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Names the encoding of a text that is in UTF-16 or UTF-32, by its mark or by the zeros beside its first
+/// character, which is ASCII in JSON.
+pub(super) fn wide_encoding(text: &[u8]) -> Option<&'static str> {
+    match *text {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        [a, b, c, d, ..] => match [a, b, c, d].map(|byte| byte == 0) {
+            [true, true, true, false] | [false, true, true, true] => Some("UTF-32"),
+            [true, false, true, false] | [false, true, false, true] => Some("UTF-16"),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl Display for Fields {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { one, many, what } = self;
+        let Self { one, many, what, .. } = self;
         write!(f, "{{\"{one}\": {what}}} or {{\"{many}\": [{what}, ..]}}")
     }
 }
@@ -41,11 +69,15 @@ pub(super) struct JsonLimits {
     pub(super) items: usize,
 }
 
-/// Reads the strings of a body, their escapes resolved: at least one, at most `limits.items`. What is
-/// not JSON is [`Error::Malformed`]; JSON that says something else is [`Error::Invalid`], refused
+/// Reads the strings of a body, their escapes resolved: at least one, at most `limits.items`. A byte order
+/// mark before the object is passed over. What is not JSON is [`Error::Malformed`]; JSON that says something else is [`Error::Invalid`], refused
 /// where it starts to. Whether a string is UTF-8 is for its reader to check.
 pub(super) async fn strings(body: &Bytes, fields: Fields, limits: JsonLimits) -> Result<Vec<Bytes>, Error> {
-    let mut scanner = Scanner { body, at: 0, rested_at: 0, fields, limits };
+    if let Some(encoding) = wide_encoding(body) {
+        return Err(Error::malformed(format!("the body is in {encoding}; expected JSON in UTF-8")));
+    }
+    let at = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let mut scanner = Scanner { body, at, rested_at: at, fields, limits };
     let strings = scanner.object().await?;
     scanner.blanks().await;
     match scanner.peek() {
@@ -71,7 +103,7 @@ impl Scanner<'_> {
         if self.peek() == Some(b'}') {
             return Err(Error::invalid(format!("the object is empty; expected {}", self.fields)));
         }
-        let Fields { one, many, what } = self.fields;
+        let Fields { one, many, what, breaks: _ } = self.fields;
         let name = self.name().await?;
         let strings = if name == one.as_bytes() {
             self.open(b'"', format_args!("`{one}`"))?;
@@ -144,7 +176,8 @@ impl Scanner<'_> {
             let window = &self.body[self.at..self.body.len().min(self.at + STEP)];
             let found = memchr2(b'"', b'\\', window);
             let plain = &window[..found.unwrap_or(window.len())];
-            if let Some(control) = plain.iter().position(|c| *c < 0x20) {
+            let is_kept = |c: u8| self.fields.breaks == Breaks::Kept && matches!(c, b'\t' | b'\n' | b'\r');
+            if let Some(control) = plain.iter().position(|c| *c < 0x20 && !is_kept(*c)) {
                 self.at += control;
                 return Err(self.malformed("a control character in a string; it has to be escaped"));
             }

@@ -8,7 +8,7 @@ use tokio::task::yield_now;
 
 use super::{
     extract::Form,
-    json::{Fields, JsonLimits, strings},
+    json::{BYTE_ORDER_MARK, Breaks, Fields, JsonLimits, strings, wide_encoding},
     problem::{Item, Refusal},
     scores::ScoreBody,
     written::{push_json, push_number},
@@ -28,9 +28,14 @@ pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> R
         return Err(Error::invalid("the body is empty; expected a text, or JSON that holds texts").into());
     }
     if *form != Form::Json {
-        return Ok(vec![input(body, limits)?]);
+        // Its zeros would pass for UTF-8 where the text is English.
+        if let Some(encoding) = wide_encoding(&body) {
+            return Err(Error::malformed(format!("the text is in {encoding}; expected UTF-8")).into());
+        }
+        let is_marked = body.starts_with(BYTE_ORDER_MARK);
+        return Ok(vec![input(if is_marked { body.slice(BYTE_ORDER_MARK.len()..) } else { body }, limits)?]);
     }
-    let fields = Fields { one: "text", many: LIST, what: "a string" };
+    let fields = Fields { one: "text", many: LIST, what: "a string", breaks: Breaks::Refused };
     let json_limits = JsonLimits { depth: limits.json_depth, items: limits.items };
     let texts = strings(&body, fields, json_limits).await?;
     // The only owner of a text may take its bytes as they are.
@@ -173,6 +178,15 @@ mod tests {
     fn a_text_that_is_not_utf8_is_malformed() {
         insta::assert_snapshot!(read(b"ab\xff", &Form::PlainText).unwrap_err(), @"the text is not UTF-8: byte 2 does not continue it");
         insta::assert_snapshot!(read(b"{\"texts\": [\"a\", \"\xff\"]}", &Form::Json).unwrap_err(), @"texts[1]: the text is not UTF-8: byte 0 does not continue it");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text_and_utf16_is_named() {
+        assert_eq!(read(b"\xef\xbb\xbffine", &Form::PlainText).unwrap(), [text("fine")]);
+        for utf16 in [&b"\xff\xfeo\0k\0"[..], b"\xfe\xff\0o\0k", b"o\0k\0", b"\0o\0k"] {
+            assert_eq!(read(utf16, &Form::PlainText).unwrap_err(), "the text is in UTF-16; expected UTF-8");
+        }
+        assert_eq!(read(b"a\0", &Form::PlainText).unwrap(), [text("a\0")]);
     }
 
     #[test]

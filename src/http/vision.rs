@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{
     extract::Form,
-    json::{Fields, JsonLimits, strings},
-    multipart::{Expected, parts},
+    json::{Breaks, Fields, JsonLimits, strings},
+    multipart::{Encoding, Expected, Part, parts},
     scores::ScoreBody,
 };
 use crate::{
@@ -32,10 +32,14 @@ pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> R
         Form::Image | Form::PlainText => Ok(vec![Input::Image(body)]),
         Form::Multipart(boundary) => {
             let expected = Expected { field: "image", many: LIST, most: limits.items };
-            Ok(parts(&body, boundary, expected).await?.into_iter().map(Input::Image).collect())
+            let input = |Part { content, encoding }| match encoding {
+                Encoding::Plain => Input::Image(content),
+                Encoding::Base64 => Input::ImageBase64(content),
+            };
+            Ok(parts(&body, boundary, expected).await?.into_iter().map(input).collect())
         }
         Form::Json => {
-            let fields = Fields { one: "image", many: LIST, what: "a base64 string" };
+            let fields = Fields { one: "image", many: LIST, what: "a base64 string", breaks: Breaks::Kept };
             let limits = JsonLimits { depth: limits.json_depth, items: limits.items };
             Ok(strings(&body, fields, limits).await?.into_iter().map(Input::ImageBase64).collect())
         }

@@ -12,7 +12,7 @@ use crate::{error::Error, image::Picture};
 pub enum Input {
     /// An encoded image, of a format that [`crate::image`] decodes.
     Image(Bytes),
-    /// An encoded image in base64 (RFC 4648, section 4), or a `data:` URL of one (RFC 2397).
+    /// An encoded image in base64 (RFC 4648), or a `data:` URL of one (RFC 2397).
     ImageBase64(Bytes),
     /// An encoded image, and how a detector is to look at it.
     Scene(Encoded, Look),

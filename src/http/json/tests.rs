@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TEXTS: Fields = Fields { one: "text", many: "texts", what: "a string" };
+const TEXTS: Fields = Fields { one: "text", many: "texts", what: "a string", breaks: Breaks::Refused };
 const LIMITS: JsonLimits = JsonLimits { depth: 32, items: 3 };
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -96,6 +96,46 @@ fn json_that_says_something_else_is_invalid() {
     insta::assert_snapshot!(invalid(r#"{"texts": []}"#), @"`texts` is empty; expected 1 to 3 items, each a string");
     insta::assert_snapshot!(invalid(r#"["a"]"#), @r#"the body is a list; expected {"text": a string} or {"texts": [a string, ..]}"#);
     insta::assert_snapshot!(invalid("true"), @r#"the body is a boolean; expected {"text": a string} or {"texts": [a string, ..]}"#);
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_wider_encodings_are_named() {
+    let json = r#"{"texts": ["a", "é"]}"#;
+    assert_eq!(read([BYTE_ORDER_MARK, json.as_bytes()].concat()).unwrap(), ["a", "é"]);
+    assert_eq!(read([BYTE_ORDER_MARK, b"\r\n", json.as_bytes()].concat()).unwrap(), ["a", "é"]);
+    insta::assert_snapshot!(malformed([BYTE_ORDER_MARK, BYTE_ORDER_MARK].concat()), @"the body is not JSON: no value starts like this, at byte 3");
+    let units: Vec<u16> = json.encode_utf16().collect();
+    let narrow: [Vec<u8>; 2] = [
+        units.iter().flat_map(|unit| unit.to_le_bytes()).collect(),
+        units.iter().flat_map(|unit| unit.to_be_bytes()).collect(),
+    ];
+    let wide: [Vec<u8>; 2] = [
+        json.chars().flat_map(|c| (c as u32).to_le_bytes()).collect(),
+        json.chars().flat_map(|c| (c as u32).to_be_bytes()).collect(),
+    ];
+    for (body, mark) in narrow.iter().zip([[0xff, 0xfe], [0xfe, 0xff]]) {
+        assert_eq!(malformed(body), "the body is in UTF-16; expected JSON in UTF-8");
+        assert_eq!(
+            malformed([&mark, body.as_slice()].concat()),
+            "the body is in UTF-16; expected JSON in UTF-8"
+        );
+    }
+    for (body, mark) in wide.iter().zip([&[0xff, 0xfe, 0, 0], &[0, 0, 0xfe, 0xff]]) {
+        assert_eq!(malformed(body), "the body is in UTF-32; expected JSON in UTF-8");
+        assert_eq!(
+            malformed([mark, body.as_slice()].concat()),
+            "the body is in UTF-32; expected JSON in UTF-8"
+        );
+    }
+}
+
+#[test]
+fn breaks_that_nobody_escaped_are_kept_where_lines_mean_nothing() {
+    let fields = Fields { breaks: Breaks::Kept, ..TEXTS };
+    let body = Bytes::from_static(b"{\"text\": \"QUJD\r\nQUJD\n\t\"}");
+    assert_eq!(run(strings(&body, fields, LIMITS)).unwrap(), ["QUJD\r\nQUJD\n\t"]);
+    let other = Bytes::from_static(b"{\"text\": \"QUJD\x01\"}");
+    assert!(run(strings(&other, fields, LIMITS)).is_err());
 }
 
 #[test]
