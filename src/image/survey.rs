@@ -50,11 +50,32 @@ pub(super) fn cut_off(format: &str) -> Error {
     Error::malformed(format!("the {format} is cut off: its file ends before its picture does"))
 }
 
-/// The file contradicts its format. `reason` is a decoder's, so it is cut to one short line.
+/// The file contradicts its format. `reason` is a decoder's, so it is cut to one short line, and rid of what
+/// Rust writes around values.
 pub(super) fn damaged(format: &str, reason: impl std::fmt::Display) -> Error {
     let reason = reason.to_string();
-    let line: String = reason.lines().next().unwrap_or_default().chars().take(120).collect();
+    let line: String = plain(reason.lines().next().unwrap_or_default()).chars().take(120).collect();
     Error::malformed(format!("the {format} is damaged: {}", line.trim_end_matches(['.', ' '])))
+}
+
+/// A text without the names of Rust's types: `ChunkType { type: IHDR, .. }` becomes `IHDR`, and
+/// `Format("no header")` becomes `no header`.
+fn plain(text: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let Some(open) = text.find(" { ").or_else(|| text.find("(\"")) else { return text.replace("::", " ") };
+    let before = text[..open].trim_end_matches(is_name);
+    let (inside, after) = match text[open..].strip_prefix(" { ") {
+        Some(fields) => {
+            let (fields, after) = fields.split_once('}').unwrap_or((fields, ""));
+            let first = fields.split(',').next().unwrap_or_default();
+            (first.split_once(": ").map_or(first, |(_, value)| value).trim(), after)
+        }
+        None => {
+            let quoted = &text[open + 2..];
+            quoted.split_once("\")").unwrap_or((quoted.trim_end_matches('"'), ""))
+        }
+    };
+    format!("{before}{}{}", inside.replace("\\\"", "\"").replace("::", " "), plain(after))
 }
 
 /// What this thread was asked to afford, for tests that hold decoding to it.
@@ -77,5 +98,28 @@ pub(super) mod afforded {
 
     pub(in super::super) fn forget() {
         MOST.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_rid_of_what_rust_writes_around_values() {
+        let crc =
+            "CRC error: expected 0x1 have 0x2 while decoding ChunkType { type: IHDR, critical: true } chunk.";
+        let text = damaged("PNG", crc).to_string();
+        assert_eq!(text, "the PNG is damaged: CRC error: expected 0x1 have 0x2 while decoding IHDR chunk");
+        for (reason, want) in [
+            ("FormatStatic(\"no \\\"SOI\\\" marker\")", "no \"SOI\" marker"),
+            ("Error parsing image. image::Format(\"x\") at 5", "Error parsing image. x at 5"),
+            ("cut { open", "open"),
+            ("Kind(\"open", "open"),
+            ("a::b", "a b"),
+            ("nothing at all", "nothing at all"),
+        ] {
+            assert_eq!(plain(reason), want);
+        }
     }
 }

@@ -29,6 +29,8 @@ mod models;
 #[cfg(test)]
 mod photos;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod scarce;
 #[cfg(test)]
 mod soak;

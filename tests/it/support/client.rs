@@ -70,6 +70,15 @@ impl Connection {
 
     /// Reads one response.
     pub fn receive(&mut self) -> io::Result<Response> {
+        let mut response = self.receive_without_body()?;
+        let length = response.header("content-length").and_then(|text| text.parse().ok());
+        response.body = vec![0; length.expect("every answer says its length")];
+        self.stream.read_exact(&mut response.body)?;
+        Ok(response)
+    }
+
+    /// Reads one response that has no body, such as 204.
+    pub fn receive_without_body(&mut self) -> io::Result<Response> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -78,7 +87,7 @@ impl Connection {
         let status = status.ok_or_else(|| io::Error::other(format!("not a status line: {line:?}")))?;
         if status == 100 {
             self.stream.read_line(&mut line)?;
-            return self.receive();
+            return self.receive_without_body();
         }
         let mut headers = Vec::new();
         loop {
@@ -89,11 +98,7 @@ impl Connection {
                 None => break,
             }
         }
-        let mut response = Response { status, headers, body: Vec::new() };
-        let length = response.header("content-length").and_then(|text| text.parse().ok());
-        response.body = vec![0; length.expect("every answer says its length")];
-        self.stream.read_exact(&mut response.body)?;
-        Ok(response)
+        Ok(Response { status, headers, body: Vec::new() })
     }
 
     /// Sends a request and reads its answer, also where the server answers before it has read all.
