@@ -54,7 +54,8 @@ impl Letterboxing {
         self.samples.channels()
     }
 
-    /// Fills one row, channel by channel, with the picture; what it does not cover is the number 0.
+    /// Fills one row, channel by channel, with the picture, its levels spread where they are narrow; what it
+    /// does not cover is the number 0.
     ///
     /// # Errors
     /// [`Error::Internal`] where the letterbox is not this picture's.
@@ -64,14 +65,67 @@ impl Letterboxing {
             return Err(Error::Internal(format!("{letterbox:?} does not fit {picture:?}")));
         }
         let size = |[width, height]: [u32; 2]| Size { width, height };
-        let resized = resize(picture, picture.whole(), size(shown), self.filter)?;
+        let mut resized = resize(picture, picture.whole(), size(shown), self.filter)?;
+        resized.spread_levels();
         Ok(self.samples.row(&resized, [0, 0], size(canvas), Padding::Zero))
+    }
+
+    /// Fills the row of a smaller `canvas` with the picture at a smaller size: each number is the mean of those
+    /// that it covers in the row that `from` describes.
+    pub fn smaller(&self, row: &[f32], from: &Letterbox, to: &Letterbox) -> Vec<f32> {
+        let area = |[width, height]: [u32; 2]| width as usize * height as usize;
+        let [across, down] = [0, 1].map(|axis| spans(from.shown[axis], to.shown[axis]));
+        let (from_width, to_width) = (from.canvas[0] as usize, to.canvas[0] as usize);
+        let mut smaller = vec![0.0; self.channels().count() * area(to.canvas)];
+        let planes = row.chunks_exact(area(from.canvas)).zip(smaller.chunks_exact_mut(area(to.canvas)));
+        let mut line = vec![0.0; from_width];
+        for (from_plane, to_plane) in planes {
+            for (down, to_line) in down.iter().zip(to_plane.chunks_exact_mut(to_width)) {
+                line.fill(0.0);
+                for (from_line, share) in
+                    from_plane.chunks_exact(from_width).skip(down.first).zip(&down.shares)
+                {
+                    line.iter_mut().zip(from_line).for_each(|(sum, value)| *sum += share * value);
+                }
+                for (across, value) in across.iter().zip(to_line) {
+                    *value = line[across.first..]
+                        .iter()
+                        .zip(&across.shares)
+                        .map(|(value, share)| value * share)
+                        .sum();
+                }
+            }
+        }
+        smaller
     }
 
     /// Fills one row of a canvas with the levels that `draw` gives for channel, x and y.
     pub fn drawn(&self, [width, height]: [u32; 2], draw: impl Fn(usize, u32, u32) -> u8) -> Vec<f32> {
         self.samples.drawn(Size { width, height }, draw)
     }
+}
+
+/// What a pixel of a smaller picture covers of a larger one, on one axis.
+struct Span {
+    /// The first pixel of the larger one.
+    first: usize,
+    /// Of that pixel and those after it, their shares; 1 together.
+    shares: Vec<f32>,
+}
+
+/// What each of `to` pixels covers of `from`.
+fn spans(from: u32, to: u32) -> Vec<Span> {
+    let step = f64::from(from) / f64::from(to);
+    let span = |at: u32| {
+        let (begin, end) = (f64::from(at) * step, (f64::from(at + 1) * step).min(f64::from(from)));
+        let (first, last) = (begin.floor(), end.ceil());
+        let share = |pixel: u32| {
+            let covered = end.min(f64::from(pixel) + 1.0) - begin.max(f64::from(pixel));
+            (covered.max(0.0) / (end - begin)) as f32
+        };
+        Span { first: first as usize, shares: (first as u32..last as u32).map(share).collect() }
+    };
+    (0..to).map(span).collect()
 }
 
 #[cfg(test)]
@@ -124,7 +178,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_smaller_row_holds_means_and_nothing_beside_the_picture() {
+        let from = Letterbox { picture: [4, 2], shown: [4, 2], canvas: [5, 3] };
+        let to = Letterbox { picture: [4, 2], shown: [2, 1], canvas: [3, 2] };
+        let plane = [1.0, 3.0, 5.0, 7.0, 99.0, 1.0, 3.0, 5.0, 7.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0];
+        let smaller = letterboxing().smaller(&plane.repeat(3), &from, &to);
+        assert_eq!(smaller, [2.0, 6.0, 0.0, 0.0, 0.0, 0.0].repeat(3));
+    }
+
     proptest! {
+        #[test]
+        fn what_is_even_stays_even_at_any_smaller_size(
+            shown in (1u32..90, 1u32..90), by in (0.05f64..1.0, 0.05f64..1.0),
+        ) {
+            let smaller = |length: u32, by: f64| ((f64::from(length) * by) as u32).max(1);
+            let from = Letterbox { picture: [9, 9], shown: [shown.0, shown.1], canvas: [96, 96] };
+            let to = [smaller(shown.0, by.0), smaller(shown.1, by.1)];
+            let to = Letterbox { picture: [9, 9], shown: to, canvas: [96, 96] };
+            let mut plane = vec![0.0; 96 * 96];
+            for y in 0..shown.1 as usize {
+                plane[y * 96..][..shown.0 as usize].fill(2.5);
+            }
+            let row = letterboxing().smaller(&plane.repeat(3), &from, &to);
+            for (at, value) in row[..96 * 96].iter().enumerate() {
+                let inside = at % 96 < to.shown[0] as usize && at / 96 < to.shown[1] as usize;
+                prop_assert!((value - if inside { 2.5 } else { 0.0 }).abs() < 1e-5, "{at}: {value}");
+            }
+        }
+
         #[test]
         fn corners_map_to_corners_whatever_was_rounded(
             picture in (1u32..9000, 1u32..9000), shown in (1u32..700, 1u32..700),

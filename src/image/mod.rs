@@ -6,8 +6,8 @@
 //! - `decode` tells formats apart; `jpeg`, `png`, `webp` (with `vp8` and `vp8l`), `gif`, `bmp` and `tiff` survey a
 //!   file before its decoder runs, run it `metered`, and keep of the decoder's `layout` what is wanted.
 //! - `orientation` and `geometry` are arithmetic: which samples of the stored picture a row shows.
-//! - `resize` fills a row with a region, `letterbox` one with a whole picture; `samples` turns levels into
-//!   the numbers that a network takes.
+//! - `resize` fills a row with a region, `letterbox` one with a whole picture, its `levels` spread where
+//!   they are narrow; `samples` turns levels into the numbers that a network takes.
 
 mod bmp;
 #[cfg(test)]
@@ -20,6 +20,7 @@ mod golden;
 mod jpeg;
 mod layout;
 mod letterbox;
+mod levels;
 mod metered;
 mod orientation;
 mod png;

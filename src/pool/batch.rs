@@ -22,7 +22,7 @@ use crate::{
         queue::{Batch, Done, Report},
         sessions::Sessions,
     },
-    task::Workload,
+    task::{Billing, Further, Workload},
     tensor::Tensors,
 };
 
@@ -235,23 +235,27 @@ impl Run<'_> {
             model.learn(first.row.bucket, n_rows, infer.cpu);
         }
         for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
+            let mut more = More::default();
+            let outputs = caller.span.in_scope(|| self.further(&row, outputs, &mut more));
             let began = Instant::now();
-            let answer = caller.span.in_scope(|| {
-                let made = guarded(|| self.loaded.task.answer(outputs, &row.frame));
-                made.unwrap_or_else(|panic| {
-                    Err(Error::Internal(format!("making the answer panicked: {panic}")))
+            let answer = outputs.and_then(|outputs| {
+                caller.span.in_scope(|| {
+                    let made = guarded(|| self.loaded.task.answer(outputs, &row.frame));
+                    made.unwrap_or_else(|panic| {
+                        Err(Error::Internal(format!("making the answer panicked: {panic}")))
+                    })
                 })
             });
             // Microseconds: not worth asking the system what of it was CPU time.
             let answering = began.elapsed();
-            self.of_rows += answering;
-            model.handled(terms.workload, terms.bytes, row.prepare.cpu, answering);
+            self.of_rows += answering + more.spent.cpu;
+            model.handled(terms.workload, terms.bytes, row.prepare.cpu, answering + more.unforeseen);
             let cost = Cost {
                 queue,
                 prepare: row.prepare.wall,
-                infer: infer.wall,
+                infer: infer.wall + more.spent.wall,
                 answer: answering,
-                cpu: row.prepare.cpu + answering + share,
+                cpu: row.prepare.cpu + answering + share + more.spent.cpu,
                 batch: n_rows,
             };
             if answer.is_ok() {
@@ -261,6 +265,38 @@ impl Run<'_> {
             caller.answer(answer.map(|answer| Answered { answer, cost }));
         }
     }
+}
+
+impl Run<'_> {
+    /// Runs, one by one, the further rows that an answer needs; gives the outputs of all rows in order.
+    fn further(&mut self, row: &Row, mut outputs: Tensors, more: &mut More) -> Result<Tensors, Error> {
+        let (model, loaded) = (self.model, self.loaded);
+        loop {
+            let began = Instant::now();
+            let next = guarded(|| loaded.task.further(&row.tensors, &outputs, &row.frame))
+                .unwrap_or_else(|panic| Err(Error::Internal(format!("a further row panicked: {panic}"))))?;
+            let Some(Further { row: tensors, bucket, billing }) = next else { return Ok(outputs) };
+            let (making, meter) = (began.elapsed(), Meter::start());
+            let run = self.sessions.run(model.lane(), loaded, |session| run_rows(session, &[&tensors]));
+            let infer = meter.read();
+            more.spent.wall += making + infer.wall;
+            more.spent.cpu += making + infer.cpu;
+            outputs.extend(run.map_err(Error::Internal)?.into_iter().flatten());
+            match billing {
+                Billing::Upfront => self.report.expected += model.run_cost(bucket, 1).as_secs_f64(),
+                Billing::OnAverage => more.unforeseen += making + infer.cpu,
+            }
+            model.learn(bucket, 1, infer.cpu);
+        }
+    }
+}
+
+/// What the further runs of a row took.
+#[derive(Default)]
+struct More {
+    spent: Spent,
+    /// CPU time of those that the input was not charged with.
+    unforeseen: Duration,
 }
 
 /// Holds what was promised against what it took.

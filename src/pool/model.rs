@@ -294,9 +294,16 @@ impl Model {
     }
 
     /// What inputs are charged with, each given by the task's number for its shape and its workload.
-    pub(super) fn charges(&self, inputs: impl Iterator<Item = (usize, Workload)>) -> Vec<Charge> {
+    pub(super) fn charges(
+        &self,
+        inputs: impl Iterator<Item = (usize, Option<usize>, Workload)>,
+    ) -> Vec<Charge> {
         let (costs, now) = (lock(&self.costs), Instant::now());
-        inputs.map(|(bucket, workload)| Charge::of(&costs, bucket, workload, now)).collect()
+        let charge = |(bucket, then, workload): (usize, Option<usize>, Workload)| {
+            let charge = Charge::of(&costs, bucket, workload, now);
+            Charge { network: charge.network + further(&costs, then), ..charge }
+        };
+        inputs.map(charge).collect()
     }
 
     /// Returns whether it is known by now what an input of that workload costs.
@@ -311,7 +318,7 @@ impl Model {
         let (costs, now) = (lock(&self.costs), Instant::now());
         let handling = foreseen.map_or(0.0, |workload| costs.handling.estimate(workload, now).measured());
         Least {
-            network: Duration::from_secs_f64(costs.run(bucket, 1)),
+            network: Duration::from_secs_f64(costs.run(bucket, 1)) + further(&costs, task.then(weight)),
             handling: Duration::from_secs_f64(handling.max(costs.handling.least(weight.bytes, now))),
             is_foreseen: foreseen.is_some(),
         }
@@ -381,6 +388,11 @@ impl Drop for Trial {
     fn drop(&mut self) {
         lock(&self.model.costs).handling.end_trial(self.workload);
     }
+}
+
+/// CPU time of the further row that an input needs, if it does.
+fn further(costs: &CostTable, then: Option<usize>) -> Duration {
+    then.map_or(Duration::ZERO, |bucket| Duration::from_secs_f64(costs.run(bucket, 1)))
 }
 
 /// Counts a row as waiting while it lives.

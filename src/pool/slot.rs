@@ -160,8 +160,11 @@ impl Slot {
             return Err(queue_full(full, self.backlog()));
         }
         let most_bytes = (LOOKED_AT / inputs.len().max(1)).max(LEAST_LOOKED_AT);
-        let look = |input: &Input| (task.bucket(input.weight()).number(), task.workload(input, most_bytes));
-        let looked_at: Vec<(usize, Workload)> = inputs.iter().map(look).collect();
+        let look = |input: &Input| {
+            let weight = input.weight();
+            (task.bucket(weight).number(), task.then(weight), task.workload(input, most_bytes))
+        };
+        let looked_at: Vec<(usize, Option<usize>, Workload)> = inputs.iter().map(look).collect();
         let charges = self.model.charges(looked_at.into_iter());
         let dearest = inputs.iter().zip(&charges).max_by_key(|(_, charge)| charge.whole());
         let dearest = dearest.map_or_else(Weight::default, |(input, _)| input.weight());

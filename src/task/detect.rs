@@ -2,12 +2,13 @@
 //!
 //! A picture is scaled to a long side that the caller chooses among the manifest's, and laid on a canvas;
 //! the network says of each cell of its grids whether a face is centred there; boxes that overlap a surer
-//! one are dropped, and the others mapped back to the picture.
+//! one are dropped, and the others mapped back to the picture. `looks` says where one look is not enough.
 //!
 //! Invariant: what is answered lies within the upright picture, in its own pixels, and is finite.
 
 mod canvas;
 mod grids;
+mod looks;
 mod suppression;
 
 use std::{path::Path, sync::Arc};
@@ -18,8 +19,8 @@ use self::{
     suppression::suppress,
 };
 use super::{
-    Answer, Bucket, Cut, Encoded, Frame, Input, Kept, Look, Prepared, Sample, SpecError, Task, TaskOptions,
-    Weight, Workload,
+    Answer, Bucket, Cut, Encoded, Frame, Further, Input, Kept, Look, Prepared, Sample, SpecError, Task,
+    TaskOptions, Weight, Workload,
     fit::{Listed, all_filled, input, listed, misfit, normalisation, temperature},
     glimpse,
     probes::{N_PROBES, Pattern},
@@ -77,6 +78,8 @@ pub struct FaceDetection {
     limits: ImageLimits,
     letterboxing: Letterboxing,
     grids: Grids,
+    /// Outputs of the network, those that no grid names included.
+    n_outputs: usize,
 }
 
 impl FaceDetection {
@@ -117,6 +120,7 @@ impl FaceDetection {
             limits: options.image,
             letterboxing: letterboxing(spec, signature)?,
             grids: Grids::build(&spec.outputs, signature)?,
+            n_outputs: signature.outputs.len(),
         })
     }
 
@@ -133,6 +137,11 @@ impl FaceDetection {
     fn usual_side(&self) -> u32 {
         // There is always one: `sides` refuses an empty list.
         self.sides.first().copied().unwrap_or(*SIDES.end())
+    }
+
+    /// The logit of the least sure face that is answered at the usual side.
+    fn usual_least(&self) -> f32 {
+        self.least.first().copied().unwrap_or_default()
     }
 
     fn row(&self, canvas: Canvas, levels: Vec<f32>) -> Result<Tensors, Error> {
@@ -230,6 +239,16 @@ impl Task for FaceDetection {
         None
     }
 
+    fn then(&self, weight: Weight) -> Option<usize> {
+        let usual = self.usual_side();
+        weight.side.filter(|side| *side > usual).map(|_| Canvas::usual(usual).bucket())
+    }
+
+    fn further(&self, row: &Tensors, outputs: &[Tensor], frame: &Frame) -> Result<Option<Further>, Error> {
+        let (letterbox, least, _) = scene(frame)?;
+        self.next_look(row, outputs, letterbox, least)
+    }
+
     fn sides(&self) -> &[u32] {
         &self.sides
     }
@@ -264,10 +283,12 @@ impl Task for FaceDetection {
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
         let (letterbox, least, kept) = scene(frame)?;
-        let candidates = self.grids.candidates(&outputs, letterbox, least)?;
-        let found = suppress(candidates, self.overlap, MOST_FACES);
+        let found = suppress(self.found(&outputs, letterbox, least)?, self.overlap, MOST_FACES);
         let mut faces: Vec<Face> =
             found.iter().filter_map(|candidate| self.face(candidate, letterbox)).collect();
+        if faces.is_empty() {
+            faces.extend(self.glanced(&outputs, letterbox)?);
+        }
         if let Some(Kept { picture, cut: Cut { crop, most } }) = kept {
             for face in faces.iter_mut().take(*most) {
                 face.cut = Some(crop.cut(picture, face.area)?);

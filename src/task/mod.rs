@@ -29,7 +29,7 @@ use crate::{
     error::Error,
     image::{ImageLimits, Letterbox, Picture, Rect},
     manifest::TaskSpec,
-    tensor::Tensors,
+    tensor::{Tensor, Tensors},
 };
 
 /// What one network is for.
@@ -68,7 +68,19 @@ pub trait Task: Send + Sync {
     /// batch axis.
     fn prepare(&self, input: Input) -> Result<Prepared, Error>;
 
-    /// Turns the network's outputs for one row (without the batch axis) into the answer.
+    /// The shape of a further row that is run, alone, for every input of that weight.
+    fn then(&self, _: Weight) -> Option<usize> {
+        None
+    }
+
+    /// A further row that the answer needs; nothing where the outputs so far are enough: those of `row`, and
+    /// after them those of the further rows before.
+    fn further(&self, _row: &Tensors, _outputs: &[Tensor], _frame: &Frame) -> Result<Option<Further>, Error> {
+        Ok(None)
+    }
+
+    /// Turns the network's outputs for one row (without the batch axis), and for its further rows, into the
+    /// answer.
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error>;
 
     /// What two ways to run the network are compared by: what a caller would read of these outputs, as
@@ -134,6 +146,24 @@ pub struct Prepared {
     /// The task's number for the row's shape.
     pub bucket: usize,
     pub frame: Frame,
+}
+
+/// A further row of an input, to be run alone.
+#[derive(Debug)]
+pub struct Further {
+    pub row: Tensors,
+    /// The task's number for the row's shape.
+    pub bucket: usize,
+    pub billing: Billing,
+}
+
+/// How the cost of a further run is foreseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Billing {
+    /// By [`Task::then`]: its cost was part of what the input was charged with.
+    Upfront,
+    /// It depends on what the network gave: its cost is part of what answering takes on average.
+    OnAverage,
 }
 
 /// What the answer needs to remember of the input.

@@ -69,6 +69,11 @@ pub(super) fn lay(width: u32, height: u32, side: u32) -> Letterbox {
     Letterbox { picture: [width, height], shown, canvas }
 }
 
+/// The side of the square for small pictures.
+pub(super) fn small(side: u32) -> u32 {
+    rung(side, SMALL)
+}
+
 /// So many tenths of a side, rounded up to a multiple of [`STEP`]; never more than the side, which is one.
 fn rung(side: u32, tenths: u32) -> u32 {
     (side * tenths).div_ceil(10).next_multiple_of(STEP).min(side)

@@ -14,7 +14,7 @@ use crate::{
     image::Letterbox,
     manifest::GridSpec,
     task::fit::misfit,
-    tensor::{DType, Tensors},
+    tensor::{DType, Tensor},
 };
 
 /// Landmarks of a face.
@@ -36,6 +36,9 @@ const LARGEST_LOG: f32 = 12.0;
 /// Farthest from its cell, in cells, that anything is looked for: beyond any canvas, and finite in pixels.
 const FARTHEST: f32 = 1e6;
 
+/// Share of a box that lies within another of which it is a part.
+const PART: f32 = 0.7;
+
 /// A box that may be a face, in pixels of the canvas.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
@@ -44,6 +47,28 @@ pub(super) struct Candidate {
     pub(super) from: [f32; 2],
     pub(super) to: [f32; 2],
     pub(super) landmarks: Option<[[f32; 2]; N_LANDMARKS]>,
+}
+
+impl Candidate {
+    /// Pixels of the canvas that the box covers.
+    pub(super) fn area(&self) -> f32 {
+        (self.to[0] - self.from[0]).max(0.0) * (self.to[1] - self.from[1]).max(0.0)
+    }
+
+    /// Returns whether most of the box lies within another that is at least twice as large.
+    pub(super) fn is_part_of(&self, other: &Self) -> bool {
+        let from = [0, 1].map(|axis| self.from[axis].max(other.from[axis]));
+        let to = [0, 1].map(|axis| self.to[axis].min(other.to[axis]));
+        let shared = (to[0] - from[0]).max(0.0) * (to[1] - from[1]).max(0.0);
+        shared >= PART * self.area() && other.area() >= 2.0 * self.area()
+    }
+
+    /// The same box on a canvas where everything is that much larger, across and down.
+    pub(super) fn enlarged(self, by: [f32; 2]) -> Self {
+        let point = |[x, y]: [f32; 2]| [x * by[0], y * by[1]];
+        let landmarks = self.landmarks.map(|marks| marks.map(point));
+        Self { logit: self.logit, from: point(self.from), to: point(self.to), landmarks }
+    }
 }
 
 /// The grids of a network.
@@ -102,7 +127,7 @@ impl Grids {
     /// [`Error::Internal`] for an output of another shape, or one with a number that is not finite.
     pub(super) fn candidates(
         &self,
-        outputs: &Tensors,
+        outputs: &[Tensor],
         letterbox: &Letterbox,
         least: f32,
     ) -> Result<Vec<Candidate>, Error> {
@@ -131,7 +156,7 @@ impl Grids {
     /// As [`Grids::candidates`].
     pub(super) fn numbers(
         &self,
-        outputs: &Tensors,
+        outputs: &[Tensor],
         letterbox: &Letterbox,
         mut take: impl FnMut(Number, f32),
     ) -> Result<(), Error> {
@@ -160,7 +185,7 @@ struct Cells<'a> {
 }
 
 impl Grid {
-    fn cells<'a>(&self, outputs: &'a Tensors, letterbox: &Letterbox) -> Result<Cells<'a>, Error> {
+    fn cells<'a>(&self, outputs: &'a [Tensor], letterbox: &Letterbox) -> Result<Cells<'a>, Error> {
         let name = &self.name;
         let fault = |what: String| Error::Internal(format!("the network gave {what} as {name:?}"));
         let output = outputs.get(self.position).ok_or_else(|| fault("nothing".to_owned()))?;
@@ -305,7 +330,7 @@ mod tests {
             let outputs = vec![Tensor::new(shape, Data::F32(vec![0.0; n])).unwrap()];
             assert!(grids(&[8]).candidates(&outputs, &LETTERBOX, 0.0).is_err());
         }
-        assert!(grids(&[8]).candidates(&vec![], &LETTERBOX, 0.0).is_err());
+        assert!(grids(&[8]).candidates(&[], &LETTERBOX, 0.0).is_err());
     }
 
     #[test]

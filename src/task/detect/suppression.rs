@@ -29,12 +29,8 @@ fn intersection_over_union(one: &Candidate, other: &Candidate) -> f32 {
         [one.to[0].min(other.to[0]), one.to[1].min(other.to[1])],
     );
     let shared = (right - left).max(0.0) * (bottom - top).max(0.0);
-    let either = area(one) + area(other) - shared;
+    let either = one.area() + other.area() - shared;
     if either > 0.0 { shared / either } else { 0.0 }
-}
-
-fn area(of: &Candidate) -> f32 {
-    (of.to[0] - of.from[0]).max(0.0) * (of.to[1] - of.from[1]).max(0.0)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     engine::Port,
     image::pictures,
     manifest::{Color, Filter, GridSpec, Labels, SceneInputSpec},
-    task::crop::tests::crop,
+    task::{Billing, crop::tests::crop},
 };
 
 const OPTIONS: TaskOptions =
@@ -271,4 +271,72 @@ fn a_spec_that_does_not_fit_the_network_is_refused_with_what_would() {
     for (refusal, expected) in cases {
         assert_eq!(refusal, expected);
     }
+}
+
+/// The outputs of a look at which one face was seen, in the cell of the coarse grid.
+fn seen(letterbox: &Letterbox, cell: [usize; 2], numbers: &[f32]) -> Tensors {
+    let mut outputs = nothing(letterbox.canvas);
+    put(&mut outputs[0], cell, numbers);
+    outputs
+}
+
+/// What a detector whose looks give these outputs answers, and the buckets of its further rows.
+fn looked(first: Letterbox, looks: Vec<Tensors>) -> (Vec<Face>, Vec<(usize, Billing)>) {
+    let task = task();
+    let frame = Frame::Scene { letterbox: first, least: 1.0, kept: None };
+    let n = 3 * (first.canvas[0] * first.canvas[1]) as usize;
+    let row = task.row(Canvas { width: first.canvas[0], height: first.canvas[1] }, vec![0.0; n]).unwrap();
+    let mut looks = looks.into_iter();
+    let (mut outputs, mut further) = (looks.next().unwrap(), Vec::new());
+    while let Some(next) = task.further(&row, &outputs, &frame).unwrap() {
+        further.push((next.bucket, next.billing));
+        outputs.extend(looks.next().expect("no further look"));
+    }
+    assert_eq!(looks.next(), None, "a look that nobody took");
+    let Answer::Faces { faces, .. } = task.answer(outputs, &frame).unwrap() else { panic!("no faces") };
+    (faces, further)
+}
+
+#[test]
+fn at_a_longer_side_the_usual_one_is_looked_at_too_and_what_both_see_is_merged() {
+    let (long, usual) = (lay(1000, 500, 640), lay(1000, 500, 320));
+    // The same face twice, of which the surer box stays; a large one that only the usual side sees.
+    let mut small = seen(&usual, [1, 1], &[2.0, 0.5, 0.5, 0.0, 0.0]);
+    put(&mut small[0], [6, 2], &[4.0, 0.5, 0.5, 4f32.ln(), 4f32.ln()]);
+    let (faces, further) =
+        looked(long, vec![seen(&long, [3, 3], &[3.0, 0.0, 0.0, 2f32.ln(), 2f32.ln()]), small]);
+    assert_eq!(further, [(60, Billing::Upfront)]);
+    let areas: Vec<Area> = faces.iter().map(|face| face.area).collect();
+    assert_eq!(
+        areas,
+        [
+            Area { x: 450.0, y: 50.0, width: 400.0, height: 400.0 },
+            Area { x: 100.0, y: 100.0, width: 100.0, height: 100.0 },
+        ]
+    );
+    let task = task();
+    let then = |side| task.then(Weight { bytes: 9, side });
+    assert_eq!([then(None), then(Some(320)), then(Some(640))], [None, None, Some(80)]);
+}
+
+#[test]
+fn a_picture_that_is_all_face_is_found_at_a_glance_with_little_confidence() {
+    let (first, long) = (lay(800, 800, 320), lay(800, 800, 640));
+    let glance = Letterbox { picture: [800, 800], shown: [80, 80], canvas: [128, 128] };
+    // The centre of the picture on the glance's canvas: 40 pixels, a cell and a quarter.
+    let face = |logit: f32, wide: f32| seen(&glance, [1, 1], &[logit, 0.25, 0.25, wide.ln(), wide.ln()]);
+    let (faces, further) = looked(first, vec![nothing(first.canvas), face(4.0, 2.0)]);
+    assert_eq!(further, [(16, Billing::OnAverage)]);
+    assert_eq!(faces[0].area, Area { x: 80.0, y: 80.0, width: 640.0, height: 640.0 });
+    // 0.88 of the threshold of 0.5, as the temperature is 2.
+    assert!((faces[0].confidence - 0.440_4).abs() < 1e-3, "{}", faces[0].confidence);
+    let none = |face: Tensors| looked(first, vec![nothing(first.canvas), face]).0;
+    assert_eq!(none(face(4.0, 1.5)), [], "a face with room around it is no picture that is all face");
+    assert_eq!(none(face(0.7, 2.0)), [], "a glance that is not sure of what it sees");
+    assert_eq!(none(nothing(glance.canvas)), []);
+    let looks = vec![nothing(long.canvas), nothing(first.canvas), face(4.0, 2.0)];
+    let (faces, further) = looked(long, looks);
+    assert_eq!((faces.len(), further.len()), (1, 2));
+    let (faces, further) = looked(first, vec![seen(&first, [1, 1], &[2.0, 0.5, 0.5, 0.0, 0.0])]);
+    assert_eq!((faces.len(), further.len()), (1, 0), "where a face is found nobody glances");
 }
