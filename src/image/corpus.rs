@@ -28,7 +28,7 @@ struct Golden {
     width: u32,
     height: u32,
     tolerance: u8,
-    /// Levels in hexadecimal, or their CRC-32.
+    /// Levels in hexadecimal, or their CRC-32, or `-` where they are not compared.
     expected: String,
 }
 
@@ -99,7 +99,7 @@ fn every_form_is_read_as_pillow_reads_it() {
                 "{name}: {:?}",
                 &levels[..levels.len().min(60)]
             );
-        } else {
+        } else if expected != "-" {
             let expected = expected.as_bytes().as_chunks::<2>().0;
             assert_eq!(expected.len(), levels.len(), "{name}");
             for (at, (level, hex)) in levels.iter().zip(expected).enumerate() {
@@ -251,4 +251,99 @@ fn what_is_over_a_limit_is_refused_in_every_form() {
             assert!(matches!(error, Error::TooLarge { limit: 1, .. }), "{name}: {error}");
         }
     }
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> usize {
+    bytes.windows(part.len()).position(|window| window == part).unwrap()
+}
+
+/// Sets the value of a tag in the first directory of a TIFF that begins with `II`.
+fn set_tag(tiff: &mut [u8], tag: u16, value: u32) {
+    let long = |at: usize| u32::from_le_bytes(tiff[at..at + 4].try_into().unwrap()) as usize;
+    let directory = long(4);
+    let n_entries = long(directory) & 0xffff;
+    let entry =
+        (0..n_entries).map(|n| directory + 2 + 12 * n).find(|at| long(*at) & 0xffff == usize::from(tag));
+    let entry = entry.unwrap_or_else(|| panic!("no tag {tag}"));
+    // One LONG in place.
+    tiff[entry + 2..entry + 8].copy_from_slice(&[4, 0, 1, 0, 0, 0]);
+    tiff[entry + 8..entry + 12].copy_from_slice(&value.to_le_bytes());
+}
+
+#[test]
+fn headers_that_contradict_each_other_are_refused_before_anything_is_made() {
+    type Change = fn(&mut Vec<u8>);
+    let cases: [(&str, &str, Change); 19] = [
+        ("noted.webp", "a canvas wider than its picture", |b| b[24] ^= 1),
+        ("noted.webp", "a picture wider than its canvas", |b| {
+            let at = find(b, b"VP8L") + 9;
+            b[at] ^= 1;
+        }),
+        ("animated.webp", "a frame that says another size than its picture", |b| {
+            let at = find(b, b"ANMF") + 14;
+            b[at] ^= 1;
+        }),
+        ("animated.webp", "a frame beyond the canvas", |b| {
+            let at = find(b, b"ANMF") + 8;
+            b[at] = 9;
+        }),
+        ("large-lossy.webp", "a first partition beyond the file", |b| {
+            let at = find(b, b"VP8 ") + 8;
+            b[at + 2] = 0xff;
+        }),
+        ("plain.png", "two headers", |b| {
+            let header = b[8..33].to_vec();
+            b.splice(33..33, header);
+        }),
+        ("animated.png", "a first frame smaller than the picture", |b| {
+            let at = find(b, b"fcTL") + 11;
+            b[at] -= 1;
+            correct_sums(b);
+        }),
+        ("apple.png", "a colour type that Apple does not write", |b| {
+            let at = find(b, b"IHDR") + 13;
+            b[at] = 0;
+            correct_sums(b);
+        }),
+        ("plain.gif", "codes of 12 bits", |b| {
+            let at = find(b, &[0x2c, 0, 0, 0, 0, 21, 0, 13, 0]);
+            let palette = if b[at + 9] & 0x80 == 0 { 0 } else { 3 << ((b[at + 9] & 7) + 1) };
+            b[at + 10 + palette] = 12;
+        }),
+        ("plain.gif", "a frame of more rows than are stored", |b| {
+            let at = find(b, &[0x2c, 0, 0, 0, 0, 21, 0, 13, 0]);
+            b[at + 7] = 200;
+        }),
+        ("24.bmp", "more rows than are stored", |b| b[22] = 200),
+        ("24.bmp", "a depth of no kind", |b| b[28] = 23),
+        ("rgb-raw.tif", "more rows than are stored", |b| set_tag(b, 257, 300)),
+        ("rgb-lzw.tif", "more rows than are packed", |b| {
+            set_tag(b, 257, 14);
+            set_tag(b, 278, 14);
+        }),
+        ("strips.tif", "rows for more strips than there are", |b| set_tag(b, 257, 300)),
+        ("strips.tif", "strips of no rows", |b| set_tag(b, 278, 0)),
+        ("tiles.tif", "tiles that are no multiple of 16", |b| set_tag(b, 322, 17)),
+        ("palette-raw.tif", "a palette of one colour", |b| set_tag(b, 320, 7)),
+        ("jpeg.tif", "a JPEG of another width", |b| set_tag(b, 256, 22)),
+    ];
+    let corpus = corpus();
+    for (name, what, change) in cases {
+        let (_, bytes) = corpus.iter().find(|(found, _)| found == name).unwrap();
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        let (decoded, peak) =
+            allocator::counted(u64::MAX, || Picture::decode(&bytes, LIMITS, Channels::Rgb).err());
+        let refused = matches!(decoded, Some(Error::Malformed(_) | Error::Unsupported { .. }));
+        assert!(refused, "{name} with {what}: {decoded:?}");
+        assert!(peak < 1 << 20, "{name} with {what} took {peak} bytes");
+    }
+    // A tile of four gigabytes on a page of a few pixels.
+    let (_, tiles) = corpus.iter().find(|(found, _)| found == "tiles.tif").unwrap();
+    let mut tiles = tiles.clone();
+    set_tag(&mut tiles, 322, 65520);
+    set_tag(&mut tiles, 323, 65520);
+    let (decoded, peak) = allocator::counted(u64::MAX, || Picture::decode(&tiles, LIMITS, Channels::Rgb));
+    assert!(matches!(decoded, Err(Error::TooLarge { .. })), "{decoded:?}");
+    assert!(peak < 1 << 16, "{peak}");
 }
