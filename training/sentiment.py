@@ -48,6 +48,9 @@ GOLDEN_TEXTS = [
     "這本書寫得真好，我一口氣讀完了。",
     "这个 app 的 UI 很 nice，但是 bug 太多，经常闪退[怒]",
     "龘靐齉爩",
+    "@anonymous Good morning! https://t.co/Ab3dEf9x #love",
+    "5/5, sooooo good &amp; cheap",
+    "1 star 😡",
     "We bought this for our daughter, who had asked for nothing else since the spring, and at first everything "
     "looked right: the box was sturdy, the manual was clear, and the thing itself felt solid in the hand. Then the "
     "small troubles began. The battery lasted an hour, the charger grew so hot that we were afraid to leave it alone, "

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 import common
 import corpus
+from charsmap import charsmap
 from corpus import Labelled
 from texts import Texts, of_rows
 
@@ -28,6 +29,22 @@ CONTINUED = "##"
 
 _REPLACED = {"<br />": " ", "<br>": " ", "``": '"', "''": '"', "\u2018": "'", "\u2019": "'",
              "\u201c": '"', "\u201d": '"', "-lrb-": "(", "-rrb-": ")", "\\/": "/", "\\*": "*", "n't": " n't"}
+# What says nothing of an opinion: "@somebody", addresses in the web. An address of post stays.
+_LEFT_OUT = {r"\B@\w+": "", r"(?:https?://|www\.)[!-~]*": " "}
+# Marks in figures, which few texts have: as words.
+_NO_FURTHER = r"(?![a-z\d/]|[.,]\d)"
+_MARKED = {
+    r"(?<![a-z\d/.,])(?:10 ?/ ?10|5 ?/ ?5|(?:10|ten) out of (?:10|ten)|(?:5|five) out of (?:5|five))" + _NO_FURTHER: " excellent ",
+    r"(?<![a-z\d/.,])(?:[89] ?/ ?10|4 ?/ ?5|(?:8|9|eight|nine) out of (?:10|ten)|(?:4|four) out of (?:5|five))" + _NO_FURTHER:
+        " very good ",
+    r"(?<![a-z\d/.,])(?:[01] ?/ ?(?:10|5)|(?:0|1|zero|one) out of (?:10|ten|5|five)|(?:0|1|zero|one) ?-?stars?)" + _NO_FURTHER:
+        " terrible ",
+    r"(?<![a-z\d/.,])(?:[23] ?/ ?10|2 ?/ ?5|(?:2|3|two|three) out of (?:10|ten)|(?:2|two) out of (?:5|five)|2 ?-?stars?)"
+    + _NO_FURTHER: " bad ",
+}
+_REPEATED = {r"([a-z])\1+(?=\1)": ""}  # a letter that stands three times or more stands once
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#34;": '"', "&apos;": "'", "&#39;": "'", "&nbsp;": " ",
+             "&amp;": "&", "<br/>": " "}
 _CLITICS = r"n't\b|'(?:s|re|ve|ll|d|m)\b"
 _MARKS = ("\u3002\u3001\u300a\u300b\u3010\u3011\u300c\u300d\u00b7\u2014\u2013"
           "\U0001f600\U0001f601\U0001f602\U0001f603\U0001f604\U0001f605\U0001f606\U0001f609\U0001f60a\U0001f60b"
@@ -55,10 +72,19 @@ class Vocabulary(NamedTuple):
 
 
 def _normalizer() -> normalizers.Normalizer:
-    """Tokenised text ("do n't", "-LRB-") and raw text give the same; wide marks become plain ones."""
+    """Tokenised text ("do n't", "-LRB-") and raw text give the same; wide marks become plain ones.
+
+    All of it is in `tokenizer.json`, so that the server does the same. `src/text/plain.rs` knows the patterns.
+    """
+    lines = (Path(__file__).parent / "characters.tsv").read_text(encoding="utf-8").splitlines()
+    characters = dict(line.split("\t") for line in lines)
     return normalizers.Sequence([
         normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase(),
-        *(normalizers.Replace(old, new) for old, new in _REPLACED.items())])
+        *(normalizers.Replace(Regex(old), new) for old, new in (_LEFT_OUT | _MARKED).items()),
+        normalizers.Precompiled(charsmap(characters)),
+        *(normalizers.Replace(Regex(old), new) for old, new in _REPEATED.items()),
+        *(normalizers.Replace(old, new) for old, new in (_ENTITIES | _REPLACED).items()),
+        normalizers.Replace("#", "")])
 
 
 def _split(pattern: str) -> pre_tokenizers.PreTokenizer:

@@ -52,12 +52,30 @@ enum Needs {
     Triple,
     /// What addresses in the web begin with.
     Address,
+    /// What stands between the figures of a rating, or behind them.
+    Rating,
 }
 
 /// The patterns that the shipped tokenizers replace (`training/tokens.py`).
-const KNOWN: [(&str, Needs); 3] = [
+const KNOWN: [(&str, Needs); 7] = [
     (r"\B@\w+", Needs::Byte(b'@')),
     (r"(?:https?://|www\.)[!-~]*", Needs::Address),
+    (
+        r"(?<![a-z\d/.,])(?:10 ?/ ?10|5 ?/ ?5|(?:10|ten) out of (?:10|ten)|(?:5|five) out of (?:5|five))(?![a-z\d/]|[.,]\d)",
+        Needs::Rating,
+    ),
+    (
+        r"(?<![a-z\d/.,])(?:[89] ?/ ?10|4 ?/ ?5|(?:8|9|eight|nine) out of (?:10|ten)|(?:4|four) out of (?:5|five))(?![a-z\d/]|[.,]\d)",
+        Needs::Rating,
+    ),
+    (
+        r"(?<![a-z\d/.,])(?:[01] ?/ ?(?:10|5)|(?:0|1|zero|one) out of (?:10|ten|5|five)|(?:0|1|zero|one) ?-?stars?)(?![a-z\d/]|[.,]\d)",
+        Needs::Rating,
+    ),
+    (
+        r"(?<![a-z\d/.,])(?:[23] ?/ ?10|2 ?/ ?5|(?:2|3|two|three) out of (?:10|ten)|(?:2|two) out of (?:5|five)|2 ?-?stars?)(?![a-z\d/]|[.,]\d)",
+        Needs::Rating,
+    ),
     (r"([a-z])\1+(?=\1)", Needs::Triple),
 ];
 
@@ -143,7 +161,8 @@ fn normaliser(spec: &Value, steps: &mut Vec<Step>) -> Option<()> {
         }
         // It may replace other characters, but a plain text has none of them.
         "Precompiled" => {
-            let table: Precompiled = serde_json::from_value(spec.clone()).ok()?;
+            // The library's own reader borrows from the text.
+            let table: Precompiled = serde_json::from_str(&spec.to_string()).ok()?;
             let plain: String = ('\0'..='\u{2fff}').filter(|c| is_plain(*c)).chain(['\r', '\n']).collect();
             let mut normalized = NormalizedString::from(plain.as_str());
             table.normalize(&mut normalized).ok()?;
@@ -230,16 +249,15 @@ fn is_common(pattern: &str) -> bool {
 impl Needs {
     fn met(self, text: &str) -> bool {
         let bytes = text.as_bytes();
+        let has = |part: &[u8]| memchr::memmem::find(bytes, part).is_some();
         match self {
             Self::Nothing => true,
             Self::Byte(byte) => memchr::memchr(byte, bytes).is_some(),
             Self::Triple => bytes
                 .windows(3)
                 .any(|three| three[0] == three[1] && three[1] == three[2] && three[0].is_ascii_lowercase()),
-            Self::Address => {
-                memchr::memmem::find(bytes, b"://").is_some()
-                    || memchr::memmem::find(bytes, b"www.").is_some()
-            }
+            Self::Address => has(b"://") || has(b"www."),
+            Self::Rating => memchr::memchr(b'/', bytes).is_some() || has(b"star") || has(b" out of "),
         }
     }
 }
