@@ -6,6 +6,7 @@
 mod balance;
 mod detection;
 mod labels;
+mod language;
 mod precision;
 mod truncation;
 
@@ -20,6 +21,7 @@ pub use self::{
     balance::Balance,
     detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
     labels::Labels,
+    language::Language,
     precision::Asked,
     truncation::TruncationSide,
 };
@@ -162,6 +164,10 @@ pub struct TextClassificationSpec {
     /// The side at which they are cut.
     #[serde(default)]
     pub truncation_side: TruncationSide,
+    /// The languages that the model reads: the answer tells of other texts that they are not supported. None
+    /// where it does not say.
+    #[serde(default)]
+    pub languages: Vec<Language>,
     /// The id that fills a row up to its bucket.
     #[serde(default)]
     pub pad_id: i64,

@@ -4,6 +4,7 @@
 //! and reading less of a text never changes the ids that are kept.
 
 mod buckets;
+mod language;
 mod plain;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +14,8 @@ use tokenizers::{
     PreTokenizer,
 };
 
-pub use self::buckets::Buckets;
 use self::plain::{Ids, Plain};
+pub use self::{buckets::Buckets, language::Supported};
 use crate::{error::Error, manifest::TruncationSide};
 
 /// Bytes read for each token that may be kept: at first, and at most. English takes 4 to 5.

@@ -7,7 +7,9 @@ use lepton::{
     error::Error,
     manifest::{BatchSpec, Version},
     pool::{Declared, Loaded},
-    task::{Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Task, Truncated, Weight},
+    task::{
+        Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Task, Truncated, Weight,
+    },
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -75,7 +77,8 @@ impl Task for Echo {
     }
 
     fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let frame = Frame::Text { tokens: input.n_bytes(), truncated: Truncated::No };
+        let frame =
+            Frame::Text { tokens: input.n_bytes(), truncated: Truncated::No, supported: Supported::Unsaid };
         Ok(Prepared { row: vec![self.row.clone()], bucket: 0, frame })
     }
 
@@ -83,7 +86,9 @@ impl Task for Echo {
         let scored = |label: &Arc<str>| Scored { label: Arc::clone(label), score: 0.5 };
         let scores = Ranked(self.labels.iter().map(scored).collect());
         match *frame {
-            Frame::Text { tokens, truncated } => Ok(Answer::Text { tokens, truncated, scores }),
+            Frame::Text { tokens, truncated, supported } => {
+                Ok(Answer::Text { tokens, truncated, supported, scores })
+            }
             _ => Err(Error::Internal("an image's frame for a text".to_owned())),
         }
     }

@@ -328,8 +328,8 @@ fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>
             Answer::Faces { width, height, faces } => {
                 images.push(ImageBody::found((*width, *height), faces));
             }
-            Answer::Text { tokens, truncated, scores } => {
-                results.push(TextBody::new(*tokens, *truncated, scores, top_k));
+            Answer::Text { tokens, truncated, supported, scores } => {
+                results.push(TextBody::new(*tokens, *truncated, scores, top_k).telling(*supported));
             }
         }
     }

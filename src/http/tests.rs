@@ -18,7 +18,10 @@ use crate::{
     image::Rect,
     manifest::{BatchSpec, Version},
     pool::{Declared, Loaded, PoolOptions, Rule},
-    task::{Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Task, Truncated, Weight, base64},
+    task::{
+        Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Task, Truncated, Weight,
+        base64,
+    },
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -76,7 +79,11 @@ impl Task for Counting {
             Input::ImageBase64(text) => image(base64::decode(&text)?),
             Input::Scene(..) | Input::Cut(_) => Err(Error::invalid("this model finds nothing")),
             Input::Text(text) => {
-                let frame = Frame::Text { tokens: text.len(), truncated: Truncated::No };
+                let frame = Frame::Text {
+                    tokens: text.len(),
+                    truncated: Truncated::No,
+                    supported: Supported::Unsaid,
+                };
                 Ok(Prepared { row: row(text.len()), bucket: 0, frame })
             }
         }
@@ -87,7 +94,9 @@ impl Task for Counting {
         let scores = Ranked(self.labels.iter().map(|label| Scored { label: label.clone(), score }).collect());
         Ok(match *frame {
             Frame::Image { width, height, region } => Answer::Image { width, height, region, scores },
-            Frame::Text { tokens, truncated } => Answer::Text { tokens, truncated, scores },
+            Frame::Text { tokens, truncated, supported } => {
+                Answer::Text { tokens, truncated, supported, scores }
+            }
             Frame::Scene { .. } => return Err(Error::invalid("this model finds nothing")),
         })
     }

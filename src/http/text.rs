@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::LimitsConfig,
     error::{Amount, Error},
-    task::{Input, Ranked, Truncated},
+    task::{Input, Ranked, Supported, Truncated},
 };
 
 /// What several texts are called, in requests and in refusals.
@@ -86,6 +86,9 @@ pub(crate) struct TextBody<'a> {
     tokens: usize,
     /// Whether the text had more.
     truncated: bool,
+    /// Whether the model reads the text's language, where it says which it reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supported: Option<bool>,
 }
 
 impl<'a> TextBody<'a> {
@@ -98,7 +101,13 @@ impl<'a> TextBody<'a> {
             scores: ScoreBody::best(scores, top_k),
             tokens,
             truncated: truncated == Truncated::Yes,
+            supported: None,
         }
+    }
+
+    /// Adds whether the model reads the text's language.
+    pub(crate) fn telling(self, supported: Supported) -> Self {
+        Self { supported: supported.told(), ..self }
     }
 
     /// Appends it as JSON, as it serialises.
@@ -116,8 +125,13 @@ impl<'a> TextBody<'a> {
         }
         json.extend_from_slice(b"],\"tokens\":");
         push_number(json, self.tokens as u64);
-        let truncated = if self.truncated { ",\"truncated\":true}" } else { ",\"truncated\":false}" };
-        json.extend_from_slice(truncated.as_bytes());
+        json.extend_from_slice(b",\"truncated\":");
+        push_json(json, &self.truncated);
+        if let Some(supported) = self.supported {
+            json.extend_from_slice(b",\"supported\":");
+            push_json(json, &supported);
+        }
+        json.push(b'}');
     }
 }
 
@@ -210,9 +224,12 @@ mod tests {
         let scored = |label: &str, score| Scored { label: label.into(), score };
         let some = Ranked(vec![scored("\"good\"\n", 0.1), scored("é", 1e-12), scored("", f32::NAN)]);
         for (ranked, truncated) in [(some, Truncated::Yes), (Ranked(Vec::new()), Truncated::No)] {
-            let (body, mut json) = (TextBody::new(7, truncated, &ranked, usize::MAX), Vec::new());
-            body.push(&mut json);
-            assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&body).unwrap());
+            for supported in [Supported::Unsaid, Supported::Yes, Supported::No] {
+                let body = TextBody::new(7, truncated, &ranked, usize::MAX).telling(supported);
+                let mut json = Vec::new();
+                body.push(&mut json);
+                assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&body).unwrap());
+            }
         }
     }
 }

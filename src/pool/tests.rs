@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     engine::{Dim, EngineError, Port, Session, Signature},
     manifest::Balance,
-    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Truncated, Weight},
+    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Truncated, Weight},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -146,13 +146,17 @@ impl Task for Numbers {
         let values = values.map_err(|_| Error::invalid("not a number"))?;
         let bucket = values.len();
         let row = Tensor::new(vec![bucket], Data::F32(values)).unwrap();
-        Ok(Prepared { row: vec![row], bucket, frame: Frame::Text { tokens: 1, truncated: Truncated::No } })
+        Ok(Prepared {
+            row: vec![row],
+            bucket,
+            frame: Frame::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid },
+        })
     }
 
     fn answer(&self, outputs: Tensors, _: &Frame) -> Result<Answer, Error> {
         let score = outputs[0].as_f32().unwrap()[0];
         let scores = Ranked(vec![Scored { label: "doubled".into(), score }]);
-        Ok(Answer::Text { tokens: 1, truncated: Truncated::No, scores })
+        Ok(Answer::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid, scores })
     }
 
     fn samples(&self) -> Vec<Sample> {

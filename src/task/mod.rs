@@ -22,7 +22,7 @@ pub use self::{
     detect::{Area, Face},
     input::{Cut, Encoded, Input, Look, Weight, Workload},
 };
-pub use crate::text::Truncated;
+pub use crate::text::{Supported, Truncated};
 use crate::{
     config::LimitsConfig,
     engine::Signature,
@@ -175,7 +175,7 @@ pub enum Frame {
     /// picture itself where faces are to be cut out of it.
     Scene { letterbox: Letterbox, least: f32, kept: Option<Kept> },
     /// Tokens in the row, and whether the text had more.
-    Text { tokens: usize, truncated: Truncated },
+    Text { tokens: usize, truncated: Truncated, supported: Supported },
 }
 
 /// A decoded picture, and what is to be cut out of it.
@@ -203,6 +203,8 @@ pub enum Answer {
     Text {
         tokens: usize,
         truncated: Truncated,
+        /// Whether the model reads the text's language.
+        supported: Supported,
         scores: Ranked,
     },
 }

@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Task, Truncated, Weight,
+    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Supported, Task, Truncated, Weight,
     fit::{all_filled, input, labels, misfit, read, temperature},
     probes::{N_PROBES, PROBE_TOKENS},
     scores::rank,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
-    manifest::TextClassificationSpec,
+    manifest::{Language, TextClassificationSpec},
     tensor::{DType, Data, Tensor, Tensors},
     text::{Buckets, Encoded, Limit, Tokenizer},
 };
@@ -34,6 +34,7 @@ pub struct TextClassification {
     temperature: f32,
     tokenizer: Tokenizer,
     buckets: Buckets,
+    languages: Vec<Language>,
     pad_id: i64,
     /// How each input of the network is filled, in signature order.
     fills: Vec<Fill>,
@@ -77,6 +78,7 @@ impl TextClassification {
             temperature: temperature(spec.temperature)?,
             tokenizer,
             buckets: Buckets::new(max_tokens),
+            languages: spec.languages.clone(),
             pad_id: spec.pad_id,
             fills,
         })
@@ -175,18 +177,24 @@ impl Task for TextClassification {
         let Input::Text(text) = input else {
             return Err(Error::invalid("this model takes a text, not an image"));
         };
+        let supported = Supported::of(&text, &self.languages);
         let Encoded { ids, truncated } = self.tokenizer.encode(&text)?;
         let tokens = ids.len();
         let bucket = self.buckets.of(tokens);
         let row = self.row(&ids, bucket)?;
-        Ok(Prepared { row, bucket, frame: Frame::Text { tokens, truncated } })
+        Ok(Prepared { row, bucket, frame: Frame::Text { tokens, truncated, supported } })
     }
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let Frame::Text { tokens, truncated } = *frame else {
+        let Frame::Text { tokens, truncated, supported } = *frame else {
             return Err(Error::Internal("a text's answer was asked for an image".to_owned()));
         };
-        Ok(Answer::Text { tokens, truncated, scores: rank(&outputs, &self.labels, self.temperature)? })
+        Ok(Answer::Text {
+            tokens,
+            truncated,
+            supported,
+            scores: rank(&outputs, &self.labels, self.temperature)?,
+        })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -207,7 +215,11 @@ impl Task for TextClassification {
             let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(..n_words)).collect();
             let bucket = self.buckets.of(tokens);
             let row = self.row(&ids, bucket).ok()?;
-            Some(Prepared { row, bucket, frame: Frame::Text { tokens, truncated: Truncated::No } })
+            Some(Prepared {
+                row,
+                bucket,
+                frame: Frame::Text { tokens, truncated: Truncated::No, supported: Supported::Unsaid },
+            })
         };
         (0..N_PROBES).filter_map(probe).collect()
     }
@@ -218,7 +230,6 @@ mod tests {
     use super::*;
     use crate::{
         manifest::{Labels, Manifest, TaskSpec, TruncationSide},
-        task::Truncated,
         text::fixtures,
     };
 
@@ -250,6 +261,7 @@ mod tests {
             temperature: 0.5,
             max_tokens: 7,
             truncation_side: TruncationSide::Right,
+            languages: Vec::new(),
             pad_id: 99,
             ids: "ids".to_owned(),
             ids_reversed: Some("reversed".to_owned()),
@@ -281,7 +293,7 @@ mod tests {
     #[test]
     fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
         let Prepared { row, frame, .. } = task().prepare(text("very good film")).unwrap();
-        assert_eq!(frame, Frame::Text { tokens: 3, truncated: Truncated::No });
+        assert_eq!(frame, Frame::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid });
         assert_eq!(row[0].data(), &Data::F32(vec![1.0, 1.0, 1.0, 0.0]));
         assert_eq!(row[1].data(), &Data::I64(vec![5, 2, 4, 99]));
         assert_eq!(row[2].data(), &Data::I32(vec![4, 2, 5, 99]));
@@ -294,7 +306,7 @@ mod tests {
         let Prepared { row, frame, .. } = task.prepare(text(&"good ".repeat(40))).unwrap();
         assert_eq!(row[1].shape(), [7]);
         let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 0.5 * 3f32.ln()])).unwrap();
-        let Answer::Text { tokens: 7, truncated: Truncated::Yes, scores } =
+        let Answer::Text { tokens: 7, truncated: Truncated::Yes, scores, .. } =
             task.answer(vec![logits], &frame).unwrap()
         else {
             panic!("no answer about a text that was cut");

@@ -119,7 +119,7 @@ fn a_text_is_answered_with_its_price() {
     let figures: String = timing.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect();
     insta::assert_snapshot!(figures, @r#"queue;dur=, prepare;dur=, infer;dur=, answer;dur=, total;dur=, cpu;dur=, batch;desc="", class;desc="interactive", balance;desc="fast""#);
     let answer = ok(response);
-    insta::assert_snapshot!(form(&answer), @"{model: string, results: [{label: string, score: number, scores: [{label: string, score: number}; 2], tokens: number, truncated: false}; 1], version: number}");
+    insta::assert_snapshot!(form(&answer), @"{model: string, results: [{label: string, score: number, scores: [{label: string, score: number}; 2], supported: true, tokens: number, truncated: false}; 1], version: number}");
     assert_eq!(answer["results"][0]["label"], "positive");
     assert_eq!(answer["results"][0]["truncated"], false);
 
@@ -221,4 +221,17 @@ fn a_deadline_is_kept_or_refused() {
         }
         assert!(deadline != "60000" || response.status == 200);
     }
+}
+
+#[test]
+fn a_text_in_another_language_is_answered_as_not_supported() {
+    let server = Lepton::start();
+    let texts = json!({ "texts": [
+        "A gorgeous, witty, seductive movie.", "很好的电影", "Отличный фильм",
+        "Ce film est une merveille, je l'ai adoré du début à la fin.",
+    ] });
+    let answer = ok(exchange(server.address, &post(TEXT, "application/json", texts.to_string().as_bytes())));
+    let told: Vec<&Value> =
+        answer["results"].as_array().expect("results").iter().map(|one| &one["supported"]).collect();
+    assert_eq!(told, [&json!(true), &json!(true), &json!(false), &json!(false)]);
 }

@@ -75,8 +75,9 @@ impl<'a> Outcome<'a> {
             Answer::Faces { width, height, faces } => {
                 Self::Image { image: ImageBody::found((*width, *height), faces), cost }
             }
-            Answer::Text { tokens, truncated, scores } => {
-                Self::Text { text: TextBody::new(*tokens, *truncated, scores, ALL), cost }
+            Answer::Text { tokens, truncated, supported, scores } => {
+                let text = TextBody::new(*tokens, *truncated, scores, ALL).telling(*supported);
+                Self::Text { text, cost }
             }
         }
     }
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         image::Rect,
-        task::{Ranked, Scored, Truncated},
+        task::{Ranked, Scored, Supported, Truncated},
     };
 
     fn printed(line: Option<usize>, answered: Result<Answered, Error>) -> String {
@@ -122,7 +123,12 @@ mod tests {
 
     #[test]
     fn a_text_is_told_with_its_line_answer_and_cost() {
-        let answer = Answer::Text { tokens: 3, truncated: Truncated::No, scores: scores() };
+        let answer = Answer::Text {
+            tokens: 3,
+            truncated: Truncated::No,
+            supported: Supported::Unsaid,
+            scores: scores(),
+        };
         insta::assert_snapshot!(printed(Some(7), answered(answer)), @r#"{"file":"input","line":7,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":3,"truncated":false,"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
     }
 
