@@ -59,6 +59,8 @@ pub(super) struct Supply<'a> {
     pub(super) busy: &'a [f64],
     /// Workers that heavy requests may be promised.
     pub(super) heavy_workers: f64,
+    /// Whether heavy rows leave a worker to others.
+    pub(super) leaves_one: bool,
     /// Seconds until the heavy requests that run are done, summed over the workers.
     pub(super) heavy_running: f64,
     /// Wall seconds for a second of demand.
@@ -88,6 +90,14 @@ impl Supply<'_> {
             least = least.min((work + busy) / (others + 1) as f64);
         }
         least
+    }
+
+    /// The same for what is not heavy, on the one worker that is left to it.
+    fn light_level(&self, work: f64) -> f64 {
+        match self.busy.first() {
+            Some(least) if self.leaves_one => least + work,
+            _ => f64::INFINITY,
+        }
     }
 
     /// The same for heavy requests and their share of the workers.
@@ -131,9 +141,14 @@ impl Demand {
         // Where rows wait, they share runs, and a row is answered when all of its run is.
         let company = if before > 0.0 { ask.company.as_secs_f64() } else { 0.0 };
         let alone = (own + company) * supply.stretch;
-        let mut finish = supply.level((before + whole - own) * supply.drain) + alone;
+        let heavy_before = due_by(&self.heavy, tick);
+        let mut waits = supply.level((before + whole - own) * supply.drain);
+        if ask.burden != Burden::Heavy {
+            waits = waits.min(supply.light_level((before - heavy_before + whole - own) * supply.drain));
+        }
+        let mut finish = waits + alone;
         if ask.burden == Burden::Heavy {
-            let before = due_by(&self.heavy, tick);
+            let before = heavy_before;
             let waits = (before + whole - own) * supply.drain;
             // A worker that has nothing to do takes the row at once, where it may.
             let is_idle = waits == 0.0 && supply.busy.first().is_some_and(|busy| *busy == 0.0);
@@ -162,12 +177,21 @@ impl Demand {
     /// How much too late `whole` more that is due in `tick` makes what is due after it.
     fn excess_after(&self, burden: Burden, tick: u64, whole: f64, supply: &Supply<'_>) -> f64 {
         let (mut owed, mut excess) = (due_by(&self.all, tick), f64::NEG_INFINITY);
+        let mut heavy = due_by(&self.heavy, tick);
         for (due, work) in self.all.range(tick + 1..) {
             owed += seconds(*work);
+            let heavy_work = self.heavy.get(due);
+            heavy += heavy_work.copied().map_or(0.0, seconds);
             let left = supply.left(self.end_of(*due));
             let needed = supply.level((owed + whole) * supply.drain);
-            if burden == Burden::Heavy || self.heavy.get(due) != Some(work) {
-                excess = excess.max(needed * (1.0 + supply.margin) - left);
+            if burden == Burden::Heavy || heavy_work != Some(work) {
+                let others = match burden {
+                    Burden::Heavy => f64::INFINITY,
+                    Burden::Light | Burden::Unknown => {
+                        supply.light_level((owed - heavy + whole) * supply.drain)
+                    }
+                };
+                excess = excess.max(needed.min(others) * (1.0 + supply.margin) - left);
             } else if supply.level(owed * supply.drain) <= left {
                 // Others are not kept out to keep a reserve for heavy requests, nor for those that are late already.
                 excess = excess.max(needed - left);
@@ -235,7 +259,8 @@ mod tests {
 
     fn supply(now: Instant, busy: &[f64]) -> Supply<'_> {
         let (heavy_workers, heavy_running) = (busy.len() as f64, 0.0);
-        Supply { now, busy, heavy_workers, heavy_running, drain: 1.0, stretch: 1.0, margin: 0.0 }
+        let leaves_one = false;
+        Supply { now, busy, heavy_workers, leaves_one, heavy_running, drain: 1.0, stretch: 1.0, margin: 0.0 }
     }
 
     fn ask(due: Instant, work: Duration) -> Ask {
@@ -299,6 +324,25 @@ mod tests {
         );
         demand.remove(now + 100 * MS, 90 * MS, Burden::Heavy);
         assert!(demand.heavy.is_empty() && demand.all.is_empty());
+    }
+
+    #[test]
+    fn heavy_requests_that_are_late_keep_nobody_out_of_the_worker_that_is_left() {
+        let now = Instant::now();
+        let mut demand = Demand::new(now);
+        // Due before the other's answer, and after it; none of it can be in time.
+        demand.add(now + 50 * MS, 4000 * MS, Burden::Heavy);
+        demand.add(now + 200 * MS, 4000 * MS, Burden::Heavy);
+        demand.add(now + 200 * MS, 10 * MS, Burden::Light);
+        let busy = [0.001, 60.0];
+        let mut supply = Supply { heavy_workers: 1.0, leaves_one: true, ..supply(now, &busy) };
+        let light = ask(now + 100 * MS, 2 * MS);
+        assert!(demand.forecast(light, &supply).excess.is_zero());
+        assert!(near(demand.forecast(light, &supply).finish, 3 * MS));
+        let too_much = ask(now + 100 * MS, 190 * MS);
+        assert!(!demand.forecast(too_much, &supply).excess.is_zero(), "the light promise is kept");
+        supply.leaves_one = false;
+        assert!(!demand.forecast(light, &supply).excess.is_zero());
     }
 
     #[test]

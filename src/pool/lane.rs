@@ -162,9 +162,10 @@ impl Lane {
         self.n_sorted == 0 && self.unsorted.iter().all(VecDeque::is_empty)
     }
 
-    /// Returns whether dear rows wait here.
-    pub(super) fn has_dear(&self) -> bool {
-        self.buckets.iter().any(|bucket| bucket.is_dear && !bucket.jobs.is_empty())
+    /// When the first dear row that waits here is due.
+    pub(super) fn first_dear(&self) -> Option<Instant> {
+        let dear = self.buckets.iter().filter(|bucket| bucket.is_dear);
+        dear.filter_map(|bucket| bucket.jobs.front().map(Job::due)).min()
     }
 
     /// The policy's view of each bucket in which rows wait that this turn may take, with the place of the first of

@@ -122,6 +122,7 @@ impl Ledger {
             now,
             busy,
             heavy_workers: self.heavy_workers(now),
+            leaves_one: self.workers > 1 && self.has_others(now),
             heavy_running: heavy.map(|running| running.left(now)).sum(),
             drain: pace.drain(),
             stretch: pace.stretch(),

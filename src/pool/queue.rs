@@ -270,9 +270,11 @@ impl Queue {
                 if let Some(errand) = self.sort(worker, Class::Batch, now) {
                     return errand;
                 }
-                // Dear rows that are left to other workers are looked at again when nobody else is there.
-                let left = !turn.takes_dear && self.lanes.iter().any(Lane::has_dear);
-                let again = self.ledger.looks_again().filter(|_| left);
+                // Dear rows that are left to other workers are looked at again when nobody else is there, and when they
+                // are late: then they are owed no more.
+                let late = self.lanes.iter().filter_map(Lane::first_dear).min();
+                let alone = self.ledger.looks_again().filter(|_| !turn.takes_dear);
+                let again = late.map(|late| alone.map_or(late, |alone| alone.min(late)));
                 match (decision, again) {
                     (Decision::Rest, None) if self.closed => Errand::Leave,
                     (Decision::Hold { until }, again) => {

@@ -131,6 +131,24 @@ async fn dear_rows_never_hold_all_workers_while_others_come() {
 }
 
 #[tokio::test]
+async fn dear_rows_that_are_left_to_others_are_owed_no_more_once_they_are_late() {
+    let (pool, _gate) = pool(ROOM).await;
+    let mut bench = Bench::new(&pool, 2);
+    bench.come(Rows { due: 1000 * MS, ..dear(&["a", "b"]) });
+    assert_eq!(bench.next(0).unwrap(), "a");
+    bench.come(text(&["hello"]));
+    assert_eq!(bench.next(1).unwrap(), "hello");
+    bench.queue.finish(1, Done::Nothing, bench.now);
+    let (errand, _) = bench.queue.take(1, bench.now);
+    let Errand::Rest(Some(until)) = errand else { panic!("the worker rests for good") };
+    assert!(until <= bench.now + 1000 * MS);
+    // The first takes for ever, and nobody is admitted who would have a worker look.
+    let (_, ended) = bench.queue.take(1, until);
+    assert_eq!(ended.len(), 1, "the other is late");
+    assert!(bench.queue.is_empty());
+}
+
+#[tokio::test]
 async fn rows_of_which_nobody_knows_what_they_cost_never_hold_all_workers() {
     let (pool, _gate) = pool(ROOM).await;
     let mut bench = Bench::new(&pool, 2);
