@@ -8,7 +8,7 @@ use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOpt
 use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 
 use super::{
-    Channels, ImageLimits, Picture, Size,
+    Channels, ImageLimits, Picture, Size, exif,
     layout::Layout,
     orientation::Orientation,
     survey::{Survey, admit, afford, cut_off, damaged},
@@ -68,7 +68,7 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<(Survey, u64, Vec<u8>), E
     let mut coefficients = 0;
     let mut essence = Vec::new();
     let mut size = None;
-    let mut orientation = Orientation::default();
+    let mut exif_segments = exif::Segments::default();
     let mut has_scan = false;
     let mut at = 2;
     // What lies before `copied` is in `essence` or was left out.
@@ -99,7 +99,7 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<(Survey, u64, Vec<u8>), E
             }
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return Err(unsupported()),
             0xda => has_scan = true,
-            0xe1 if segment.starts_with(b"Exif\0\0") => orientation = Orientation::from_exif(&segment[6..]),
+            0xe1 => segment.strip_prefix(exif::PREFIX).into_iter().for_each(|part| exif_segments.push(part)),
             _ => {}
         }
         // APP14 says how colours are coded; every other APPn and COM is a note.
@@ -113,6 +113,7 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<(Survey, u64, Vec<u8>), E
         return Err(damaged(FORMAT, "it ends without a picture"));
     };
     essence.extend_from_slice(&bytes[copied..at]);
+    let orientation = exif_segments.find_map(Orientation::from_exif).unwrap_or_default();
     Ok((Survey { size, orientation }, coefficients, essence))
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - `decode` tells formats apart; `jpeg`, `png`, `webp` (with `vp8` and `vp8l`), `gif`, `bmp` and `tiff` survey a
 //!   file before its decoder runs, run it `metered`, and keep of the decoder's `layout` what is wanted.
-//! - `orientation` and `geometry` are arithmetic: which samples of the stored picture a row shows.
+//! - `exif` finds how a camera was held; `orientation` and `geometry` are arithmetic: which samples of the stored
+//!   picture a row shows.
 //! - `resize` fills a row with a region, `letterbox` one with a whole picture, its `levels` spread where
 //!   they are narrow; `samples` turns levels into the numbers that a network takes.
 
@@ -13,6 +14,7 @@ mod bmp;
 #[cfg(test)]
 mod corpus;
 mod decode;
+mod exif;
 mod geometry;
 mod gif;
 #[cfg(test)]

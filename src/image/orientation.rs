@@ -3,7 +3,7 @@
 //! Invariant: turning a region there and back gives the same region. Pictures themselves are never
 //! turned: a region is turned to where its samples are stored, and only the small row is turned.
 
-use super::{Rect, Size};
+use super::{Rect, Size, exif};
 
 /// The eight ways a camera may have been held. The upright pixel (x, y) is stored at (y, x) if
 /// `swap`, counted from the right if `mirror_x` and from the bottom if `mirror_y`.
@@ -25,7 +25,7 @@ pub(super) struct Walk {
 
 impl Orientation {
     /// The orientation of an EXIF value; `None` for a value that EXIF does not define.
-    fn from_value(value: u16) -> Option<Self> {
+    fn from_value(value: u32) -> Option<Self> {
         let (swap, mirror_x, mirror_y) = match value {
             1 => (false, false, false),
             2 => (false, true, false),
@@ -40,10 +40,11 @@ impl Orientation {
         Some(Self { swap, mirror_x, mirror_y })
     }
 
-    /// Reads the orientation of an EXIF block, which starts with its TIFF header. A block that says
-    /// nothing, or is broken, leaves the picture as it is stored: it is a note, not the picture.
-    pub(super) fn from_exif(tiff: &[u8]) -> Self {
-        read_orientation(tiff).and_then(Self::from_value).unwrap_or_default()
+    /// Returns the orientation that an EXIF block states. The block starts with its TIFF header, which
+    /// the `Exif\0\0` of a JPEG segment may precede. `None` if it is broken or states no value that EXIF
+    /// defines: it is metadata, so the picture is good without it.
+    pub(super) fn from_exif(block: &[u8]) -> Option<Self> {
+        Self::from_value(exif::orientation(block.strip_prefix(exif::PREFIX).unwrap_or(block))?)
     }
 
     /// Turns a size; it is its own inverse.
@@ -90,58 +91,58 @@ impl Orientation {
     }
 }
 
-/// Finds tag 0x0112, a SHORT, in the first directory of a TIFF block.
-fn read_orientation(tiff: &[u8]) -> Option<u16> {
-    let little = match tiff.get(..4)? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
-        _ => return None,
-    };
-    let short = |at: usize| {
-        let pair = [*tiff.get(at)?, *tiff.get(at.checked_add(1)?)?];
-        Some(if little { u16::from_le_bytes(pair) } else { u16::from_be_bytes(pair) })
-    };
-    let long = |at: usize| {
-        let (a, b) = (u32::from(short(at)?), u32::from(short(at + 2)?));
-        Some(if little { b << 16 | a } else { a << 16 | b })
-    };
-    let directory = long(4)? as usize;
-    let n_entries = usize::from(short(directory)?);
-    (0..n_entries)
-        .map_while(|entry| {
-            let at = directory.checked_add(2 + entry * 12)?;
-            Some((short(at)?, short(at + 2)?, long(at + 4)?, short(at + 8)?))
-        })
-        .find_map(|(tag, kind, count, value)| (tag == 0x0112 && kind == 3 && count == 1).then_some(value))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::pictures, *};
+    use super::{
+        super::{Channels, ImageLimits, Picture, pictures},
+        *,
+    };
 
     #[test]
-    fn exif_in_both_byte_orders_is_read() {
+    fn every_defined_value_is_read_with_and_without_the_prefix_of_a_segment() {
         for value in 1..=8 {
-            let expected = Orientation::from_value(value).unwrap();
-            assert_eq!(Orientation::from_exif(&pictures::exif(value)), expected);
-            let mut big = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
-            big.extend([value as u8, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(Orientation::from_exif(&big), expected);
+            let expected = Orientation::from_value(value.into());
+            assert!(expected.is_some());
+            let block = pictures::exif(value);
+            assert_eq!(Orientation::from_exif(&block), expected);
+            assert_eq!(Orientation::from_exif(&[exif::PREFIX, &block].concat()), expected);
         }
     }
 
     #[test]
-    fn undefined_and_broken_exif_leaves_the_picture_as_stored() {
+    fn undefined_values_state_nothing() {
         for value in [0, 9, 0xffff] {
-            assert_eq!(Orientation::from_exif(&pictures::exif(value)), Orientation::default());
+            assert_eq!(Orientation::from_exif(&pictures::exif(value)), None);
         }
-        let whole = pictures::exif(6);
-        for length in 0..whole.len() - 6 {
-            assert_eq!(Orientation::from_exif(&whole[..length]), Orientation::default());
+    }
+
+    #[test]
+    fn every_format_takes_the_first_block_that_states_something() {
+        let drawing = pictures::draw(20, 10);
+        let prefixed = |value| [exif::PREFIX, &pictures::exif(value)].concat();
+        let jpeg = |contents: &[Vec<u8>]| {
+            contents.iter().rev().fold(pictures::jpeg(&drawing), |jpeg, content| {
+                pictures::insert_jpeg_segment(&jpeg, 0xe1, content)
+            })
+        };
+        let png = |content: &[u8]| pictures::insert_png_chunk(&pictures::png(&drawing), b"eXIf", content);
+        let stored = pictures::webp(&drawing);
+        let webp = |contents: &[Vec<u8>]| pictures::webp_with_exif(&stored, contents);
+        let limits = ImageLimits { pixels: 1 << 20, side: 8192, memory: 1 << 28 };
+        let turned = |file: &[u8]| {
+            let picture = Picture::decode(file, limits, Channels::Rgb).unwrap();
+            (picture.width(), picture.height()) == (10, 20)
+        };
+        let plain = pictures::exif;
+        assert!(turned(&jpeg(&[prefixed(6)])) && turned(&jpeg(&[prefixed(0), prefixed(6), prefixed(1)])));
+        assert!(!turned(&jpeg(&[prefixed(1), prefixed(6)])));
+        assert!(turned(&jpeg(&[prefixed(6), [exif::PREFIX, b"the rest of the first"].concat()])));
+        for block in [plain(6), prefixed(6)] {
+            assert!(turned(&png(&block)) && turned(&webp(&[block])));
         }
-        assert_eq!(Orientation::from_exif(b"II*\0\xff\xff\xff\xff"), Orientation::default());
+        assert!(turned(&webp(&[plain(0), prefixed(6), plain(1)])) && !turned(&webp(&[plain(1), plain(6)])));
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_region_maps_there_and_back_exactly(
-            value in 1u16..=8, width in 1u32..9000, height in 1u32..9000,
+            value in 1u32..=8, width in 1u32..9000, height in 1u32..9000,
             a in 0.0..1.0, b in 0.0..1.0, c in 0.0..1.0, d in 0.0..1.0,
         ) {
             let orientation = Orientation::from_value(value).unwrap();
@@ -179,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn a_walk_visits_every_sample_once(value in 1u16..=8, width in 1u32..20, height in 1u32..20) {
+        fn a_walk_visits_every_sample_once(value in 1u32..=8, width in 1u32..20, height in 1u32..20) {
             let orientation = Orientation::from_value(value).unwrap();
             let stored = Size { width, height };
             let upright = orientation.turn(stored);

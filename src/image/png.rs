@@ -185,6 +185,7 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<Survey, Error> {
             allowed: "Apple's CgBI PNGs are read with 8 bits of red, green and blue, with or without alpha",
         });
     }
+    let mut orientation = None;
     let mut survey = Survey {
         size,
         orientation: Orientation::default(),
@@ -197,14 +198,14 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<Survey, Error> {
     while let Some((name, data)) = chunks.next() {
         match name {
             b"eXIf" => {
-                survey.orientation = Orientation::from_exif(data);
+                orientation = orientation.or_else(|| Orientation::from_exif(data));
                 survey.exif = survey.exif.max(data.len() as u64);
             }
             b"tRNS" => survey.layout = layout(colour, true),
             b"IDAT" if is_apple && !chunks.is_sound(name, data) => {
                 return Err(damaged(APPLE, "the checksum of its image data is wrong"));
             }
-            b"IEND" => return Ok(survey),
+            b"IEND" => return Ok(Survey { orientation: orientation.unwrap_or_default(), ..survey }),
             _ => {}
         }
     }

@@ -164,12 +164,10 @@ fn survey(bytes: &[u8], limits: ImageLimits) -> Result<(Survey, Frame<'_>, &[u8]
     let length = bytes.get(4..8).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize);
     let file = bytes.get(..length.saturating_add(8)).ok_or_else(|| cut_off(FORMAT))?;
     let chunks = || Chunks { rest: file.get(12..).unwrap_or_default() };
-    let mut orientation = Orientation::default();
-    for (name, data) in chunks() {
-        if name == b"EXIF" {
-            orientation = Orientation::from_exif(data.strip_prefix(b"Exif\0\0").unwrap_or(data));
-        }
-    }
+    let orientation = chunks()
+        .filter(|(name, _)| *name == b"EXIF")
+        .find_map(|(_, data)| Orientation::from_exif(data))
+        .unwrap_or_default();
     let Some((b"VP8X", head)) = chunks().next() else {
         let mut frame = Frame::find(chunks().take(1), limits)?;
         frame.has_alpha =
