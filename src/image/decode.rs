@@ -214,10 +214,10 @@ mod tests {
                 Ok(_) => panic!("decoded within a byte"),
             };
         let (jpeg, progressive) = (pictures::jpeg(&drawing), pictures::progressive_jpeg(&drawing));
-        // The decoder is also given a copy of the file without its notes.
-        let file = jpeg.len() as u64;
-        assert!((pixels..=pixels + file).contains(&needs(&jpeg, Channels::Gray)));
-        assert!((3 * pixels..=3 * pixels + file).contains(&needs(&jpeg, Channels::Rgb)));
+        // Tables, and for each component three rows of units, here of 16 rows, beside the pixels.
+        let beside = (1 << 16) + 80 * 48 * 2 + (1 << 12);
+        assert!((pixels..=pixels + beside).contains(&needs(&jpeg, Channels::Gray)));
+        assert!((3 * pixels..=3 * pixels + beside).contains(&needs(&jpeg, Channels::Rgb)));
         assert!(needs(&progressive, Channels::Gray) >= (1 + 2) * pixels, "a coefficient of 16 bits a sample");
         // Inflated rows are gathered in a vector that grows.
         let gathered = 3 * (80 * 60 * 3 + (20 << 10));

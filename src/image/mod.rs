@@ -155,6 +155,9 @@ fn luma(red: u8, green: u8, blue: u8) -> u8 {
 }
 
 #[cfg(test)]
+#[path = "../../tests/it/fixtures/jpegs/mod.rs"]
+mod jpegs;
+#[cfg(test)]
 #[path = "../../tests/it/fixtures/pictures.rs"]
 pub(crate) mod pictures;
 

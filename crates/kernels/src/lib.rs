@@ -1,4 +1,4 @@
-//! Arithmetic at the speed of the core: what tract does slowly, done by hand; it names no engine.
+//! Arithmetic at the speed of the core: what tract does slowly, and a JPEG's samples; it names no engine.
 //!
 //! Invariant: `unsafe` is written in this room only, and every function that other rooms see is safe:
 //! it checks its slices before a pointer is made of them, and it runs a form of the arithmetic only
@@ -24,6 +24,7 @@ pub mod maps;
 mod moves;
 #[cfg(test)]
 mod noise;
+pub mod pixels;
 #[cfg(target_arch = "x86_64")]
 mod products;
 pub mod recurrent;

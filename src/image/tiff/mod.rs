@@ -62,7 +62,12 @@ pub(super) fn decode(bytes: &[u8], limits: ImageLimits, wanted: Channels) -> Res
             }
         }
         let samples = layout.convert(pixels, channels);
-        Ok(Picture { samples, channels, stored: page.size, orientation: Orientation::from_exif(bytes).unwrap_or_default() })
+        Ok(Picture {
+            samples,
+            channels,
+            stored: page.size,
+            orientation: Orientation::from_exif(bytes).unwrap_or_default(),
+        })
     })
 }
 

@@ -31,18 +31,7 @@ const LIBRARIES: &[(&[&str], &[&str])] = &[
     (&["mimalloc", "libmimalloc_sys"], &["src/allocator.rs"]),
     (&["tract_onnx", "tract_core", "tract_hir", "tract_nnef"], &["src/engine/tract"]),
     (
-        &[
-            "image",
-            "image_webp",
-            "png",
-            "jpeg_decoder",
-            "zune_jpeg",
-            "zune_core",
-            "fast_image_resize",
-            "fax",
-            "flate2",
-            "weezl",
-        ],
+        &["image", "image_webp", "png", "jpeg_decoder", "fast_image_resize", "fax", "flate2", "weezl"],
         &["src/image.rs", "src/image/"],
     ),
 ];
