@@ -88,6 +88,7 @@ pub fn on_a_worker<T: Send>(
     thread::scope(|scope| {
         let builder = Builder::new().name("lepton-worker".to_owned());
         let thread = builder.spawn_scoped(scope, || {
+            step_back();
             batch::guarded(work).unwrap_or_else(|panic| Err(format!("the network panicked: {panic}")))
         })?;
         Ok(thread.join().unwrap_or_else(|_| Err("its thread panicked".to_owned())))
