@@ -241,7 +241,41 @@ fn ignores(status: &str, kind: SignalKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::{
+        manifest::{BatchSpec, Version},
+        pool::{Declared, PoolOptions, Rule},
+    };
+
+    #[test]
+    fn a_stop_leaves_a_worker_whose_load_does_not_end() {
+        let (end, ended) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        let load = move || {
+            begin.send(()).unwrap();
+            // Ends when the test does.
+            let _ = ended.recv();
+            Err("no network".to_owned())
+        };
+        let model = Declared {
+            name: "endless".parse().unwrap(),
+            version: Version(1),
+            description: String::new(),
+            licence: String::new(),
+            batch: BatchSpec::default(),
+            load: Box::new(load),
+        };
+        let options = PoolOptions { workers: 3, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
+        let pool = ModelPool::start(&options, vec![model], &Metrics::new()).unwrap();
+        begun.recv().unwrap();
+        // Those without a load leave.
+        while pool.leave(Duration::from_millis(1)) > 1 {}
+        assert_eq!(pool.leave(Duration::from_millis(1)), 1);
+        drop(end);
+        assert_eq!(pool.leave(Duration::from_secs(60)), 0);
+    }
 
     #[test]
     fn a_signal_that_nohup_ignores_is_left_ignored() {
