@@ -26,7 +26,7 @@ use jpeg_decoder::PixelFormat;
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use lepton::{
     image::{ImageLimits, Picture, Preprocessing},
-    manifest::{Color, Filter, Fit, ImageInputSpec},
+    manifest::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling},
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -201,8 +201,10 @@ fn by_lepton(jpeg: &[u8], row: &Row) -> Result<Turn, Failure> {
         width: row.side,
         height: row.side,
         color: row.color,
+        layout: Layout::Nchw,
         fit: Fit::Stretch,
         filter: Filter::Bilinear,
+        resampling: Resampling::Fast,
         scale: 1.0,
         mean: vec![0.0],
         std: vec![1.0],

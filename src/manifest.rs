@@ -8,12 +8,12 @@ mod detection;
 mod labels;
 mod language;
 mod precision;
+mod scores;
+mod text;
 mod truncation;
+mod vision;
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,10 @@ pub use self::{
     labels::Labels,
     language::Language,
     precision::Asked,
+    scores::Scores,
+    text::{TextClassificationSpec, WordPieceSpec},
     truncation::TruncationSide,
+    vision::{Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Layout, Resampling},
 };
 
 /// One model folder's `model.toml`.
@@ -75,112 +78,6 @@ impl TaskSpec {
     }
 }
 
-/// An image in, one of the labels out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageClassificationSpec {
-    /// In the order of the network's logits.
-    #[serde(default)]
-    pub labels: Labels,
-    /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
-    #[serde(default = "one")]
-    pub temperature: f32,
-    /// How much wider than a detector's box the region that is classified is, on each of its four sides, as
-    /// a share of the box; below 0 it is narrower.
-    #[serde(default)]
-    pub margin: f32,
-    pub input: ImageInputSpec,
-}
-
-/// How a picture becomes the network's input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageInputSpec {
-    /// The input's name in the network.
-    pub name: String,
-    pub width: u32,
-    pub height: u32,
-    pub color: Color,
-    #[serde(default)]
-    pub fit: Fit,
-    #[serde(default)]
-    pub filter: Filter,
-    /// A sample becomes `(sample * scale - mean) / std`, samples being 0 to 255.
-    #[serde(default = "one_255th")]
-    pub scale: f32,
-    /// One value, or one per channel.
-    pub mean: Vec<f32>,
-    /// One value, or one per channel.
-    pub std: Vec<f32>,
-}
-
-/// The channels a network takes, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Color {
-    /// One channel of ITU-R BT.601 luma.
-    Gray,
-    Rgb,
-    Bgr,
-}
-
-/// How a region of another aspect ratio fills the network's input.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fit {
-    /// Cut the longer side, centred.
-    #[default]
-    Cover,
-    /// Pad the shorter side, centred, with black.
-    Contain,
-    /// Ignore the aspect ratio.
-    Stretch,
-}
-
-/// How samples are interpolated. Both are antialiased when they shrink, as Pillow's are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filter {
-    #[default]
-    Bilinear,
-    Bicubic,
-}
-
-/// A text in, one of the labels out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextClassificationSpec {
-    /// In the order of the network's logits.
-    #[serde(default)]
-    pub labels: Labels,
-    /// File in the format of Hugging Face tokenizers.
-    #[serde(default = "default_tokenizer")]
-    pub tokenizer: PathBuf,
-    /// Logits are divided by this before the softmax.
-    #[serde(default = "one")]
-    pub temperature: f32,
-    /// Longer texts are cut here, and the answer says so.
-    pub max_tokens: usize,
-    /// The side at which they are cut.
-    #[serde(default)]
-    pub truncation_side: TruncationSide,
-    /// The languages that the model reads: the answer tells of other texts that they are not supported. None
-    /// where it does not say.
-    #[serde(default)]
-    pub languages: Vec<Language>,
-    /// The id that fills a row up to its bucket.
-    #[serde(default)]
-    pub pad_id: i64,
-    /// Name of the input that takes the token ids, `[batch, length]`.
-    pub ids: String,
-    /// Name of the input that takes each row's ids in reverse, padded at the end, if there is one.
-    #[serde(default)]
-    pub ids_reversed: Option<String>,
-    /// Name of the input that takes 1 for a token and 0 for padding, if there is one.
-    #[serde(default)]
-    pub mask: Option<String>,
-}
-
 /// How rows may be batched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,10 +98,6 @@ impl Default for BatchSpec {
 
 fn one_row() -> usize {
     1
-}
-
-fn default_tokenizer() -> PathBuf {
-    "tokenizer.json".into()
 }
 
 fn one() -> f32 {

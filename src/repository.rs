@@ -13,7 +13,9 @@
 
 mod folder;
 mod hugging_face;
+mod networks;
 mod precision;
+mod trial;
 
 use std::{
     fs,
@@ -23,16 +25,16 @@ use std::{
 
 use thiserror::Error;
 
-use self::folder::Folder;
+use self::{folder::Folder, precision::Wanted};
 use crate::{
     engine::{
         Engine,
         kernels::{Form, Precision},
         tract::TractEngine,
     },
-    manifest::{BatchSpec, Manifest, ModelName, TaskSpec, Version},
+    manifest::{BatchSpec, Manifest, ModelName, TaskSpec},
     pool::{Declared, Loaded},
-    task::{self, TaskOptions},
+    task::{self, SpecError, TaskOptions},
 };
 
 const MANIFEST: &str = "model.toml";
@@ -106,7 +108,7 @@ fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, 
         return Ok(None);
     };
     let name: ModelName = name.parse().map_err(|error: crate::manifest::NameError| error.to_string())?;
-    let (version, network) = newest_network(&folder)?;
+    let (version, network) = networks::newest(&folder)?;
     let network_bytes = folder.check(&network, MAX_NETWORK)?.n_bytes;
     let files_bytes = folder.bytes_beside(&network).max(network_bytes);
     let about = source.about();
@@ -132,18 +134,26 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
             .map_err(|error| format!("{}: {error}", network.display()))
     };
     let exact = engine(Form::best(Precision::F32))?;
-    let manifest = match source {
-        Source::Manifest(manifest) => (**manifest).clone(),
-        Source::HuggingFace(description) => description.manifest(exact.signature())?,
+    let (mut manifest, file, agreement) = match source {
+        Source::Manifest(manifest) => ((**manifest).clone(), Some(MANIFEST), precision::CLOSE),
+        Source::HuggingFace(description) => (description.manifest(exact.signature())?, None, precision::SAME),
     };
     for file in manifest.task.files() {
         folder.check(file, MAX_TASK_FILE)?;
     }
-    let task = task::build(&manifest.task, folder.path(), exact.signature(), options)
-        .map_err(|error| error.to_string())?;
+    task::settle(&mut manifest.task, &exact);
+    let task = task::build(&manifest.task, folder.path(), exact.signature(), options).map_err(|error| {
+        let misfit = matches!(error, SpecError::Misfit(_));
+        file.filter(|_| misfit).map_or_else(|| error.to_string(), |file| format!("{file}: {error}"))
+    })?;
+    trial::answer(&*task, &exact)?;
+    if matches!(source, Source::HuggingFace(_)) {
+        trial::padding(&*task, &exact)?;
+    }
     let form = Form::best(Precision::Bf16);
     let load = |form| engine(Some(form));
-    let (engine, chosen) = precision::choose(manifest.precision, &*task, exact, form, load)?;
+    let wanted = Wanted { asked: manifest.precision, agreement };
+    let (engine, chosen) = precision::choose(wanted, &*task, exact, form, load)?;
     Ok(Loaded { engine: Arc::new(engine), task, precision: Some(chosen) })
 }
 
@@ -179,9 +189,10 @@ impl Source {
         if folder.has(Path::new(hugging_face::CONFIG)) {
             return hugging_face::Description::read(folder).map(|d| Some(Self::HuggingFace(Box::new(d))));
         }
-        match newest_network(folder) {
-            Ok(_) => Err(format!(
-                "there is a {NETWORK}, but nothing says what it is for; expected {MANIFEST} or {}",
+        match networks::newest(folder) {
+            Ok((_, network)) => Err(format!(
+                "there is a {}, but nothing says what it is for; expected {MANIFEST} or {}",
+                network.display(),
                 hugging_face::CONFIG
             )),
             Err(_) => Ok(None),
@@ -202,33 +213,6 @@ impl Source {
             },
         }
     }
-}
-
-/// Finds the network with the highest version: `<version>/model.onnx`, or version 1 as `model.onnx`
-/// or `onnx/model.onnx` in the folder itself.
-fn newest_network(folder: &Folder) -> Result<(Version, PathBuf), String> {
-    let mut found: Vec<(Version, PathBuf)> = Vec::new();
-    for name in folder.subfolders()? {
-        if let Ok(number) = name.parse() {
-            found.push((Version(number), Path::new(&name).join(NETWORK)));
-        }
-    }
-    found.extend([PathBuf::from(NETWORK), Path::new("onnx").join(NETWORK)].map(|path| (Version(1), path)));
-    found.retain(|(_, path)| folder.has(path));
-    found.sort();
-    let [rest @ .., (version, path)] = found.as_slice() else {
-        return Err(format!(
-            "there is no network; expected 1/{NETWORK}, the folder's name being the version"
-        ));
-    };
-    if let Some((_, twin)) = rest.iter().find(|(other, _)| other == version) {
-        return Err(format!(
-            "{} and {} are both version {version}; expected one",
-            twin.display(),
-            path.display()
-        ));
-    }
-    Ok((*version, path.clone()))
 }
 
 #[cfg(test)]

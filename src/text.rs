@@ -6,6 +6,7 @@
 mod buckets;
 mod language;
 mod plain;
+pub mod wordpiece;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -103,6 +104,11 @@ impl Tokenizer {
     /// How many ids there are: each is below it, unless the file leaves some out.
     pub fn n_words(&self) -> u32 {
         u32::try_from(self.inner.get_vocab_size(true)).unwrap_or(u32::MAX)
+    }
+
+    /// The fewest tokens that a text has: one of its own, and those that are put around it.
+    pub fn shortest(&self) -> usize {
+        self.around.iter().map(Vec::len).sum::<usize>() + 1
     }
 
     /// Splits a text, white space around it included, as far as the tokenizer reads it.

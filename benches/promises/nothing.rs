@@ -83,8 +83,8 @@ impl Task for Echo {
     }
 
     fn answer(&self, _: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let scored = |label: &Arc<str>| Scored { label: Arc::clone(label), score: 0.5 };
-        let scores = Ranked(self.labels.iter().map(scored).collect());
+        let scored = |label: &Arc<str>| Scored::new(Arc::clone(label), 0.5);
+        let scores = Ranked::from(self.labels.iter().map(scored).collect::<Vec<_>>());
         match *frame {
             Frame::Text { tokens, truncated, supported } => {
                 Ok(Answer::Text { tokens, truncated, supported, scores })

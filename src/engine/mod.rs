@@ -19,6 +19,11 @@ pub trait Engine: Send + Sync {
     /// What the network takes and gives.
     fn signature(&self) -> &Signature;
 
+    /// What the numbers of the output at that position are, as far as the network's last operator tells.
+    fn ending(&self, _output: usize) -> Ending {
+        Ending::Open
+    }
+
     /// Which kernels do which share of the work, the largest share first, once a plan was made.
     fn kernels(&self) -> &[KernelUse] {
         &[]
@@ -53,6 +58,15 @@ pub fn run_rows(session: &mut dyn Session, rows: &[&Tensors]) -> Result<Vec<Tens
         by_row.iter_mut().zip(parts).for_each(|(row, part)| row.push(part));
     }
     Ok(by_row)
+}
+
+/// What the numbers of an output are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Any numbers: the network's last operator bounds them no way.
+    Open,
+    /// Probabilities: a softmax or a sigmoid comes last.
+    Probabilities,
 }
 
 /// A part of a network's work, and what runs it.

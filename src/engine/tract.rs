@@ -6,6 +6,7 @@
 mod cache;
 mod census;
 mod conv;
+mod ending;
 mod footprint;
 mod network;
 mod recurrent;
@@ -13,6 +14,7 @@ mod regions;
 mod rows;
 mod taken;
 mod values;
+mod windows;
 
 use std::{
     any::Any,
@@ -40,7 +42,7 @@ use self::{
 };
 use crate::{
     engine::{
-        Dim, Engine, EngineError, KernelUse, Session, Signature,
+        Dim, Ending, Engine, EngineError, KernelUse, Session, Signature,
         kernels::{Form, Precision},
     },
     tensor::{Tensor, Tensors},
@@ -113,6 +115,10 @@ impl Engine for TractEngine {
         &self.network.signature
     }
 
+    fn ending(&self, output: usize) -> Ending {
+        self.network.endings.get(output).copied().unwrap_or(Ending::Open)
+    }
+
     fn kernels(&self) -> &[KernelUse] {
         self.network.taken.uses()
     }
@@ -136,6 +142,7 @@ impl Session for TractSession {
 /// A loaded network: its signature, and the plans that run it.
 struct Loaded {
     signature: Signature,
+    endings: Vec<Ending>,
     plans: Plans,
     taken: Taken,
     footprint: Footprint,
@@ -176,7 +183,7 @@ enum Plans {
 impl Loaded {
     fn new(network: Network, taken: Taken) -> Result<Self, EngineError> {
         let only_row_shapes = network.only_row_shapes();
-        let Network { model, mut signature, rows, packed_bytes, footprint } = network;
+        let Network { model, mut signature, rows, packed_bytes, footprint, endings } = network;
         let origin = Origin { network: &model, signature: &signature, taken: &taken, footprint };
         let plans = match (rows, only_row_shapes) {
             (Rows::One, Some(row_shapes)) => {
@@ -205,7 +212,7 @@ impl Loaded {
                 let found = format!("`{}` is a single number; it needs the rows as leading axis", port.name);
                 Err(EngineError::Unsupported { what: "output", found })
             }
-            None => Ok(Self { signature, plans, taken, footprint }),
+            None => Ok(Self { signature, endings, plans, taken, footprint }),
         }
     }
 
@@ -301,6 +308,7 @@ fn build(origin: Origin<'_>, key: &PlanKey) -> Result<Plan, String> {
         }
         let network = network.into_typed()?;
         footprint.check(&network, &SymbolValues::default())?;
+        windows::check(&network)?;
         decluttered(network, taken)?.into_optimized()?.into_runnable()
     };
     unwound(|| work().map_err(|error| EngineError::Load(one_line(&error)))).map_err(|error| match error {
@@ -401,4 +409,4 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn answers_about_texts_are_written_as_they_serialise() {
-        let ranked = Ranked(vec![Scored { label: "good".into(), score: 0.7 }]);
+        let ranked = Ranked::from(vec![Scored::new("good", 0.7)]);
         let result = || TextBody::new(3, Truncated::No, &ranked, usize::MAX);
         for results in [vec![result()], vec![result(), result()]] {
             let images = Vec::new();

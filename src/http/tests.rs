@@ -91,7 +91,9 @@ impl Task for Counting {
 
     fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
         let score = outputs[0].as_f32().unwrap()[0];
-        let scores = Ranked(self.labels.iter().map(|label| Scored { label: label.clone(), score }).collect());
+        let scores = Ranked::from(
+            self.labels.iter().map(|label| Scored::new(label.clone(), score)).collect::<Vec<_>>(),
+        );
         Ok(match *frame {
             Frame::Image { width, height, region } => Answer::Image { width, height, region, scores },
             Frame::Text { tokens, truncated, supported } => {

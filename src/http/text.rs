@@ -10,7 +10,7 @@ use super::{
     extract::Form,
     json::{BYTE_ORDER_MARK, Breaks, Fields, JsonLimits, strings, wide_encoding},
     problem::{Item, Refusal},
-    scores::ScoreBody,
+    scores::{ScoreBody, found},
     written::{push_json, push_number},
 };
 use crate::{
@@ -81,6 +81,9 @@ fn input(text: Bytes, limits: &LimitsConfig) -> Result<Input, Error> {
 pub(crate) struct TextBody<'a> {
     label: Option<&'a str>,
     score: Option<f32>,
+    /// Every label that was found, where several may be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<&'a str>>,
     scores: Vec<ScoreBody<'a>>,
     /// Tokens that the model read.
     tokens: usize,
@@ -94,10 +97,11 @@ pub(crate) struct TextBody<'a> {
 impl<'a> TextBody<'a> {
     /// An answer about one text, its scores cut to the best `top_k`.
     pub(crate) fn new(tokens: usize, truncated: Truncated, scores: &'a Ranked, top_k: usize) -> Self {
-        let best = scores.0.first();
+        let best = scores.scores.first();
         Self {
             label: best.map(|scored| &*scored.label),
             score: best.map(|scored| scored.score),
+            labels: found(scores),
             scores: ScoreBody::best(scores, top_k),
             tokens,
             truncated: truncated == Truncated::Yes,
@@ -116,6 +120,10 @@ impl<'a> TextBody<'a> {
         push_json(json, &self.label);
         json.extend_from_slice(b",\"score\":");
         push_json(json, &self.score);
+        if let Some(labels) = &self.labels {
+            json.extend_from_slice(b",\"labels\":");
+            push_json(json, labels);
+        }
         json.extend_from_slice(b",\"scores\":[");
         for (idx, score) in self.scores.iter().enumerate() {
             if idx > 0 {
@@ -213,17 +221,28 @@ mod tests {
 
     #[test]
     fn an_answer_names_label_scores_and_tokens() {
-        let scored = |label: &str, score| Scored { label: label.into(), score };
-        let ranked = Ranked(vec![scored("positive", 0.75), scored("negative", 0.25)]);
+        let ranked = Ranked::from(vec![Scored::new("positive", 0.75), Scored::new("negative", 0.25)]);
         let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
         insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":12,"truncated":false}"#);
     }
 
     #[test]
+    fn an_answer_lists_the_labels_that_were_found_and_tells_equal_ones_apart() {
+        let scored = |index, score| Scored { index: Some(index), ..Scored::new("crane", score) };
+        let ranked = Ranked { scores: vec![scored(517, 0.75), scored(134, 0.25)], found: Some(1) };
+        let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
+        insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"crane","score":0.75,"labels":["crane"],"scores":[{"label":"crane","index":517,"score":0.75},{"label":"crane","index":134,"score":0.25}],"tokens":12,"truncated":false}"#);
+    }
+
+    #[test]
     fn a_text_is_written_as_it_serialises() {
-        let scored = |label: &str, score| Scored { label: label.into(), score };
-        let some = Ranked(vec![scored("\"good\"\n", 0.1), scored("é", 1e-12), scored("", f32::NAN)]);
-        for (ranked, truncated) in [(some, Truncated::Yes), (Ranked(Vec::new()), Truncated::No)] {
+        let some = vec![Scored::new("\"good\"\n", 0.1), Scored::new("é", 1e-12), Scored::new("", f32::NAN)];
+        let numbered = some.iter().cloned().map(|scored| Scored { index: Some(7), ..scored }).collect();
+        for (ranked, truncated) in [
+            (Ranked::from(some), Truncated::Yes),
+            (Ranked { scores: numbered, found: Some(2) }, Truncated::Yes),
+            (Ranked::default(), Truncated::No),
+        ] {
             for supported in [Supported::Unsaid, Supported::Yes, Supported::No] {
                 let body = TextBody::new(7, truncated, &ranked, usize::MAX).telling(supported);
                 let mut json = Vec::new();

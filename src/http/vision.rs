@@ -9,7 +9,7 @@ use super::{
     extract::Form,
     json::{Breaks, Fields, JsonLimits, strings},
     multipart::{Encoding, Expected, Part, parts},
-    scores::ScoreBody,
+    scores::{ScoreBody, found},
 };
 use crate::{
     config::LimitsConfig,
@@ -73,6 +73,9 @@ struct FaceBody<'a> {
 struct VerdictBody<'a> {
     label: Option<&'a str>,
     score: Option<f32>,
+    /// Every label that was found, where several may be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<&'a str>>,
     scores: Vec<ScoreBody<'a>>,
 }
 
@@ -157,10 +160,11 @@ impl<'a> FaceBody<'a> {
 impl<'a> VerdictBody<'a> {
     /// Scores cut to the best `top_k`; nothing where none were made.
     fn of(scores: Option<&'a Ranked>, top_k: usize) -> Self {
-        let best = scores.and_then(|scores| scores.0.first());
+        let best = scores.and_then(|scores| scores.scores.first());
         Self {
             label: best.map(|scored| &*scored.label),
             score: best.map(|scored| scored.score),
+            labels: scores.and_then(found),
             scores: scores.map_or_else(Vec::new, |scores| ScoreBody::best(scores, top_k)),
         }
     }
@@ -223,8 +227,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_size_box_and_ranked_scores() {
-        let scored = |label: &str, score| Scored { label: label.into(), score };
-        let ranked = Ranked(vec![scored("happiness", 0.9), scored("neutral", 0.1)]);
+        let ranked = Ranked::from(vec![Scored::new("happiness", 0.9), Scored::new("neutral", 0.1)]);
         let region = Rect { x: 0, y: 0, width: 64, height: 48 };
         let image = ImageBody::whole((64, 48), region, &ranked, 1);
         insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @r#"{"width":64,"height":48,"faces":[{"box":{"x":0,"y":0,"width":64,"height":48},"confidence":null,"label":"happiness","score":0.9,"scores":[{"label":"happiness","score":0.9}]}]}"#);
@@ -234,7 +237,7 @@ mod tests {
     fn a_face_that_was_not_classified_has_no_label() {
         let area = Area { x: 1.0, y: 2.0, width: 3.0, height: 4.0 };
         let face = Face { area, confidence: 0.5, landmarks: None, cut: None };
-        let ranked = Ranked(vec![Scored { label: "neutral".into(), score: 1.0 }]);
+        let ranked = Ranked::from(vec![Scored::new("neutral", 1.0)]);
         let image = ImageBody::read((9, 9), &[face.clone(), face], &[&ranked], 1);
         insta::assert_snapshot!(serde_json::to_string(&image).unwrap(), @r#"{"width":9,"height":9,"faces":[{"box":{"x":1.0,"y":2.0,"width":3.0,"height":4.0},"confidence":0.5,"label":"neutral","score":1.0,"scores":[{"label":"neutral","score":1.0}]},{"box":{"x":1.0,"y":2.0,"width":3.0,"height":4.0},"confidence":0.5,"label":null,"score":null,"scores":[]}]}"#);
     }

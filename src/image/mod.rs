@@ -25,6 +25,7 @@ mod letterbox;
 mod levels;
 mod metered;
 mod orientation;
+mod pillow;
 mod png;
 mod price;
 mod resize;

@@ -47,6 +47,11 @@ impl Orientation {
         Self::from_value(exif::orientation(block.strip_prefix(exif::PREFIX).unwrap_or(block))?)
     }
 
+    /// Whether the picture's rows are stored as columns.
+    pub(super) fn is_turned(self) -> bool {
+        self.swap
+    }
+
     /// Turns a size; it is its own inverse.
     pub(super) fn turn(self, size: Size) -> Size {
         if self.swap { Size { width: size.height, height: size.width } } else { size }

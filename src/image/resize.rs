@@ -1,8 +1,8 @@
 //! Fills a network's row from a region of a picture.
 //!
-//! Resizing is antialiased convolution, to within one level what Pillow's
-//! `crop(box).resize(size, BILINEAR or BICUBIC)` makes. Invariant: the row depends on the upright picture alone, not on how its
-//! samples were stored.
+//! Resizing is antialiased convolution, to within one level what Pillow's `crop(box).resize(size, filter)`
+//! makes. Invariant: the row depends on the upright picture alone, not on how its samples were stored; and
+//! no more is computed than the row shows, however large the size is that it is cut from.
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -12,11 +12,12 @@ use fast_image_resize::{
 use super::{
     Channels, Picture, Rect, Size,
     geometry::{Placement, place},
+    pillow::{First, Span, View, resample},
     samples::{Padding, Samples},
 };
 use crate::{
     error::Error,
-    manifest::{Filter, Fit, ImageInputSpec},
+    manifest::{Filter, Fit, ImageInputSpec, Layout, Resampling},
 };
 
 /// How a region of a picture becomes a row: made once from the manifest.
@@ -25,6 +26,8 @@ pub struct Preprocessing {
     size: Size,
     fit: Fit,
     filter: Filter,
+    resampling: Resampling,
+    layout: Layout,
     samples: Samples,
 }
 
@@ -33,7 +36,14 @@ impl Preprocessing {
     pub fn new(spec: &ImageInputSpec) -> Self {
         let size = Size { width: spec.width, height: spec.height };
         let samples = Samples::new(spec.color, spec.scale, &spec.mean, &spec.std);
-        Self { size, fit: spec.fit, filter: spec.filter, samples }
+        Self {
+            size,
+            fit: spec.fit,
+            filter: spec.filter,
+            resampling: spec.resampling,
+            layout: spec.layout,
+            samples,
+        }
     }
 
     /// What [`Picture::decode`] should keep.
@@ -41,26 +51,69 @@ impl Preprocessing {
         self.samples.channels()
     }
 
-    /// The row's shape: channels, height, width.
+    /// Channels, height and width.
     pub fn shape(&self) -> [usize; 3] {
         [self.channels().count(), self.size.height as usize, self.size.width as usize]
     }
 
-    /// Fills one row, channel by channel, with `region` of the upright picture. Padding is black.
+    /// The row's shape: the same three in the network's layout.
+    pub fn row_shape(&self) -> [usize; 3] {
+        let [channels, height, width] = self.shape();
+        match self.layout {
+            Layout::Nchw => [channels, height, width],
+            Layout::Nhwc => [height, width, channels],
+        }
+    }
+
+    /// Fills one row with `region` of the upright picture. Padding is black.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a region that is empty or not within the picture.
     pub fn row(&self, picture: &Picture, region: Rect) -> Result<Vec<f32>, Error> {
         let (resized, target) = self.resized(picture, region)?;
-        Ok(self.samples.row(&resized, [target.x, target.y], self.size, Padding::Black))
+        let row = self.samples.row(&resized, [target.x, target.y], self.size, Padding::Black);
+        Ok(self.laid_out(row))
     }
 
-    /// Cuts `region` out of a picture, no larger than a row shows it: the cut's own row is the region's.
+    /// Cuts `region` out of a picture, no larger than a row shows it: [`Preprocessing::row_of_cut`] of the cut is
+    /// the region's row.
     ///
     /// # Errors
     /// As [`Preprocessing::row`].
     pub fn cut(&self, picture: &Picture, region: Rect) -> Result<Picture, Error> {
         self.resized(picture, region).map(|(resized, _)| resized)
+    }
+
+    /// Fills one row with what [`Preprocessing::cut`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a picture that is larger than a row.
+    pub fn row_of_cut(&self, cut: &Picture) -> Result<Vec<f32>, Error> {
+        let (width, height) = (cut.width(), cut.height());
+        if width > self.size.width || height > self.size.height {
+            return Err(Error::Internal(format!("{cut:?} was not cut for a row of {:?}", self.size)));
+        }
+        let halved = |rest: u32| match self.fit {
+            Fit::Contain => rest / 2,
+            _ => rest.div_ceil(2),
+        };
+        let at = [halved(self.size.width - width), halved(self.size.height - height)];
+        Ok(self.laid_out(self.samples.row(cut, at, self.size, Padding::Black)))
+    }
+
+    /// Puts a row that stands channel by channel in the network's layout.
+    fn laid_out(&self, row: Vec<f32>) -> Vec<f32> {
+        let [channels, height, width] = self.shape();
+        match self.layout {
+            Layout::Nhwc if channels > 1 => {
+                let plane = height * width;
+                (0..plane)
+                    .flat_map(|at| (0..channels).map(move |c| c * plane + at))
+                    .map(|at| row[at])
+                    .collect()
+            }
+            _ => row,
+        }
     }
 
     /// What a row shows of `region`, in its size, and where.
@@ -75,227 +128,149 @@ impl Preprocessing {
                 "a region of {w} x {h} pixels at {x}, {y} is not within the picture of {width} x {height}"
             )));
         }
-        let Placement { source, target } = place(region, self.size, self.fit);
-        let size = Size { width: target.width, height: target.height };
-        Ok((resize(picture, source, size, self.filter)?, target))
+        let Placement { source, scaled, shown, target } = place(region, self.size, self.fit);
+        let scaling = Scaling { part: source, to: scaled, shown, resampling: self.resampling };
+        Ok((scaling.of(picture, self.filter)?, target))
     }
 
     /// Fills one row, channel by channel, with the levels that `draw` gives for channel, x and y.
     pub fn drawn(&self, draw: impl Fn(usize, u32, u32) -> u8) -> Vec<f32> {
-        self.samples.drawn(self.size, draw)
+        self.laid_out(self.samples.drawn(self.size, draw))
     }
 }
 
-/// Resizes a part of an upright picture. The part is cut out as a view of its own, since the resizer's
-/// own cropping counts wrongly where an outermost weight is exactly zero (6.1.0).
+/// Resizes a part of an upright picture.
 pub(super) fn resize(picture: &Picture, part: Rect, target: Size, filter: Filter) -> Result<Picture, Error> {
-    let Picture { samples, channels, stored, orientation } = picture;
-    let (part, target) = (orientation.to_stored(part, *stored), orientation.turn(target));
-    let pixel = match channels {
-        Channels::Gray => PixelType::U8,
-        Channels::Rgb => PixelType::U8x3,
-    };
-    let fault =
-        |reason: &dyn std::fmt::Display| Error::Internal(format!("cannot resize a picture: {reason}"));
-    let whole = ImageRef::new(stored.width, stored.height, samples, pixel).map_err(|e| fault(&e))?;
-    let source = CroppedImage::new(&whole, part.x, part.y, part.width, part.height).map_err(|e| fault(&e))?;
-    let mut resized = Image::new(target.width, target.height, pixel);
-    let filter = match filter {
+    let shown = Rect { x: 0, y: 0, width: target.width, height: target.height };
+    Scaling { part, to: target, shown, resampling: Resampling::Fast }.of(picture, filter)
+}
+
+/// What of an upright picture is scaled, to which size, and what of that is wanted.
+struct Scaling {
+    part: Rect,
+    to: Size,
+    shown: Rect,
+    resampling: Resampling,
+}
+
+impl Scaling {
+    fn of(&self, picture: &Picture, filter: Filter) -> Result<Picture, Error> {
+        let Picture { samples, channels, stored, orientation } = picture;
+        let (part, to) = (orientation.to_stored(self.part, *stored), orientation.turn(self.to));
+        let shown = orientation.to_stored(self.shown, to);
+        let pixel = match channels {
+            Channels::Gray => PixelType::U8,
+            Channels::Rgb => PixelType::U8x3,
+        };
+        let fault =
+            |reason: &dyn std::fmt::Display| Error::Internal(format!("cannot resize a picture: {reason}"));
+        let whole = ImageRef::new(stored.width, stored.height, samples, pixel).map_err(|e| fault(&e))?;
+        // The part is a view of its own, so that no sample beside it is read.
+        let source =
+            CroppedImage::new(&whole, part.x, part.y, part.width, part.height).map_err(|e| fault(&e))?;
+        let size = Size { width: shown.width, height: shown.height };
+        if filter == Filter::Nearest {
+            let columns = nearest(part.width, to.width, shown.x, shown.width);
+            let rows = nearest(part.height, to.height, shown.y, shown.height);
+            let (n, stride) = (channels.count(), stored.width as usize);
+            let at = |x: u32, y: u32| ((part.y + y) as usize * stride + (part.x + x) as usize) * n;
+            let pixels = rows.iter().flat_map(|y| columns.iter().map(move |x| (*x, *y)));
+            let samples = pixels.flat_map(|(x, y)| samples[at(x, y)..][..n].iter().copied()).collect();
+            return Ok(Picture { samples, channels: *channels, stored: size, orientation: *orientation });
+        }
+        // Whether a sample lies within a box is a matter of the last bit, which is Pillow's here.
+        if self.resampling == Resampling::Exact || filter == Filter::Box {
+            let n = channels.count();
+            let (from, stride) =
+                ((part.y as usize * stored.width as usize + part.x as usize) * n, stored.width as usize * n);
+            let view = View { samples: &samples[from..], channels: n, stride };
+            let spans = [
+                Span { of: part.width, to: to.width, from: shown.x, n: shown.width },
+                Span { of: part.height, to: to.height, from: shown.y, n: shown.height },
+            ];
+            let first = self.first(orientation.is_turned());
+            let samples = resample(view, spans, filter, first);
+            return Ok(Picture { samples, channels: *channels, stored: size, orientation: *orientation });
+        }
+        let across = Window::of(part.width, to.width, shown.x, shown.width);
+        let down = Window::of(part.height, to.height, shown.y, shown.height);
+        let mut resized = Image::new(across.n, down.n, pixel);
+        let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kernel(filter)));
+        if (across.n, down.n) != (to.width, to.height) {
+            options = options.crop(across.begin, down.begin, across.length, down.length);
+        }
+        Resizer::new().resize(&source, &mut resized, &options).map_err(|e| fault(&e))?;
+        let samples = match (across.n, down.n) == (size.width, size.height) {
+            true => resized.into_vec(),
+            false => {
+                let n = channels.count();
+                let row = |y: u32| ((down.spare + y) * across.n + across.spare) as usize * n;
+                let rows = (0..size.height).map(|y| &resized.buffer()[row(y)..][..size.width as usize * n]);
+                rows.collect::<Vec<_>>().concat()
+            }
+        };
+        Ok(Picture { samples, channels: *channels, stored: size, orientation: *orientation })
+    }
+}
+
+impl Scaling {
+    /// The pass that Pillow makes first, among samples that may be stored turned by a quarter: the one down where it
+    /// takes away more than twice as many rows as the other one columns.
+    fn first(&self, is_turned: bool) -> First {
+        let down = i64::from(self.part.height) - i64::from(self.to.height);
+        let across = i64::from(self.part.width) - i64::from(self.to.width);
+        if (down > 2 * across.max(0)) == is_turned { First::Across } else { First::Down }
+    }
+}
+
+/// The resizer's name of a filter that weighs samples.
+fn kernel(filter: Filter) -> FilterType {
+    match filter {
+        Filter::Nearest | Filter::Box => FilterType::Box,
         Filter::Bilinear => FilterType::Bilinear,
+        Filter::Hamming => FilterType::Hamming,
         Filter::Bicubic => FilterType::CatmullRom,
-    };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
-    Resizer::new().resize(&source, &mut resized, &options).map_err(|e| fault(&e))?;
-    Ok(Picture {
-        samples: resized.into_vec(),
-        channels: *channels,
-        stored: target,
-        orientation: *orientation,
-    })
+        Filter::Lanczos => FilterType::Lanczos3,
+    }
+}
+
+/// Which of `of` samples each of the pixels `from..from + n` takes of the `to` that they are scaled to. Places are added
+/// up one by one, as Pillow does, for the sums decide ties.
+fn nearest(of: u32, to: u32, from: u32, n: u32) -> Vec<u32> {
+    let scale = f64::from(of) / f64::from(to);
+    let places = std::iter::successors(Some(scale * 0.5), |place| Some(place + scale));
+    places.skip(from as usize).take(n as usize).map(|place| (place as u32).min(of - 1)).collect()
+}
+
+/// The pixels of one axis that are computed of a scaled picture, and where they come from.
+struct Window {
+    /// How many pixels are computed.
+    n: u32,
+    /// How many of them stand before those that are wanted.
+    spare: u32,
+    /// Where they begin among the samples, and how many samples they cover.
+    begin: f64,
+    length: f64,
+}
+
+impl Window {
+    /// The pixels `from..from + n` of the `to` that `of` samples are scaled to. The resizer (6.1.0) reads
+    /// amiss where the outermost pixel of a window lies on a sample, for it passes over the weights of zero
+    /// that its neighbour needs; such a window is a pixel wider.
+    fn of(of: u32, to: u32, from: u32, n: u32) -> Self {
+        let scale = f64::from(of) / f64::from(to);
+        let lies_on_a_sample = |pixel: u32| {
+            let centre = (f64::from(pixel) + 0.5) * scale - 0.5;
+            scale < 1.0 && (centre - centre.round()).abs() < 1e-6
+        };
+        let end = from + n;
+        let spare = u32::from(from > 0 && lies_on_a_sample(from));
+        let behind = u32::from(end < to && lies_on_a_sample(end - 1));
+        let begin = f64::from(from - spare) * scale;
+        let length = (f64::from(end + behind) * scale).min(f64::from(of)) - begin;
+        Self { n: n + spare + behind, spare, begin, length }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::{
-        super::{ImageLimits, golden::GOLDEN, luma, pictures},
-        *,
-    };
-    use crate::manifest::Color;
-
-    const LIMITS: ImageLimits = ImageLimits { pixels: 1_000_000, side: 8192, memory: 1 << 28 };
-
-    /// Rows of plain levels: `(sample * 1 - 0) / 1`.
-    fn plain(width: u32, height: u32, color: Color) -> ImageInputSpec {
-        ImageInputSpec {
-            name: "image".to_owned(),
-            width,
-            height,
-            color,
-            fit: Fit::Stretch,
-            filter: Filter::Bilinear,
-            scale: 1.0,
-            mean: vec![0.0],
-            std: vec![1.0],
-        }
-    }
-
-    /// The picture on which the golden numbers were computed.
-    fn formula(width: u32, height: u32) -> Picture {
-        let sample = |x: u32, y: u32| ((x * 7 + y * 13 + x * y % 31 * 5) % 256) as u8;
-        let samples = (0..height).flat_map(|y| (0..width).map(move |x| sample(x, y))).collect();
-        let stored = Size { width, height };
-        Picture { samples, channels: Channels::Gray, stored, orientation: Default::default() }
-    }
-
-    fn decoded(bytes: &[u8], channels: Channels) -> Picture {
-        Picture::decode(bytes, LIMITS, channels).unwrap()
-    }
-
-    #[test]
-    fn resizing_agrees_with_pillow_within_one_level() {
-        for golden in GOLDEN {
-            let picture = formula(golden.from.0, golden.from.1);
-            let spec = ImageInputSpec {
-                filter: golden.filter,
-                fit: golden.fit,
-                ..plain(golden.to.0, golden.to.1, Color::Gray)
-            };
-            let row = Preprocessing::new(&spec).row(&picture, picture.whole()).unwrap();
-            assert_eq!(row.len(), golden.levels.len());
-            for (at, (got, expected)) in row.iter().zip(golden.levels).enumerate() {
-                assert!((got - f32::from(*expected)).abs() <= 1.0, "{golden:?}: level {at} is {got}");
-            }
-        }
-    }
-
-    #[test]
-    fn channels_come_in_the_order_that_the_network_takes() {
-        let picture =
-            decoded(&pictures::raw_png(1, 1, pictures::PngKind::Rgb, 8, &[10, 20, 30]), Channels::Rgb);
-        let row = |color| Preprocessing::new(&plain(1, 1, color)).row(&picture, picture.whole()).unwrap();
-        assert_eq!(row(Color::Rgb), [10.0, 20.0, 30.0]);
-        assert_eq!(row(Color::Bgr), [30.0, 20.0, 10.0]);
-        assert_eq!(row(Color::Gray), [f32::from(luma(10, 20, 30))]);
-    }
-
-    #[test]
-    fn a_grey_picture_fills_every_channel() {
-        let picture = decoded(&pictures::raw_png(1, 1, pictures::PngKind::Gray, 8, &[90]), Channels::Rgb);
-        let row = Preprocessing::new(&plain(1, 1, Color::Rgb)).row(&picture, picture.whole()).unwrap();
-        assert_eq!(row, [90.0, 90.0, 90.0]);
-    }
-
-    #[test]
-    fn levels_are_normalised_by_channel() {
-        let spec = ImageInputSpec {
-            scale: 1.0 / 255.0,
-            mean: vec![0.5, 0.25, 0.0],
-            std: vec![0.5],
-            ..plain(1, 1, Color::Rgb)
-        };
-        let picture =
-            decoded(&pictures::raw_png(1, 1, pictures::PngKind::Rgb, 8, &[255, 0, 51]), Channels::Rgb);
-        let row = Preprocessing::new(&spec).row(&picture, picture.whole()).unwrap();
-        for (got, expected) in row.iter().zip([1.0, -0.5, 0.4]) {
-            assert!((got - expected).abs() < 1e-6, "{row:?}");
-        }
-    }
-
-    #[test]
-    fn padding_is_black_before_it_is_normalised() {
-        let spec = ImageInputSpec { fit: Fit::Contain, mean: vec![5.0], ..plain(4, 4, Color::Gray) };
-        let picture =
-            decoded(&pictures::raw_png(2, 1, pictures::PngKind::Gray, 8, &[90, 90]), Channels::Gray);
-        let row = Preprocessing::new(&spec).row(&picture, picture.whole()).unwrap();
-        let (black, gray) = ([-5.0; 4], [85.0; 4]);
-        assert_eq!(row, [black, gray, gray, black].concat());
-    }
-
-    #[test]
-    fn pictures_of_every_orientation_stand_upright_in_every_format() {
-        let upright = pictures::smooth(64, 40);
-        let spec = ImageInputSpec { fit: Fit::Cover, ..plain(16, 24, Color::Rgb) };
-        let preprocessing = Preprocessing::new(&spec);
-        let region = Rect { x: 6, y: 2, width: 50, height: 30 };
-        let plain = decoded(&pictures::png(&upright), Channels::Rgb);
-        let expected = preprocessing.row(&plain, region).unwrap();
-        for orientation in 1..=8 {
-            let stored = pictures::stored_as(&upright, orientation);
-            let files = [
-                (pictures::oriented_jpeg(&stored, orientation), 8.0),
-                (pictures::oriented_png(&stored, orientation), 1.0),
-                (pictures::extended_webp(&pictures::webp(&stored), Some(orientation)), 1.0),
-            ];
-            for (bytes, tolerance) in files {
-                let picture = decoded(&bytes, Channels::Rgb);
-                assert_eq!((picture.width(), picture.height()), (64, 40), "orientation {orientation}");
-                let row = preprocessing.row(&picture, region).unwrap();
-                let worst = row.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(worst <= tolerance, "orientation {orientation}: {worst} levels");
-            }
-        }
-    }
-
-    #[test]
-    fn the_row_of_a_cut_is_the_row_of_its_region() {
-        let upright = pictures::smooth(64, 40);
-        let region = Rect { x: 6, y: 2, width: 50, height: 30 };
-        for (orientation, fit, color) in [
-            (1, Fit::Cover, Color::Rgb),
-            (6, Fit::Contain, Color::Gray),
-            (7, Fit::Stretch, Color::Bgr),
-            (8, Fit::Cover, Color::Gray),
-        ] {
-            let stored = pictures::stored_as(&upright, orientation);
-            let picture = decoded(&pictures::oriented_png(&stored, orientation), Channels::Rgb);
-            let preprocessing = Preprocessing::new(&ImageInputSpec { fit, ..plain(16, 24, color) });
-            let cut = preprocessing.cut(&picture, region).unwrap();
-            assert!(cut.width() <= 16 && cut.height() <= 24);
-            let (whole, of_cut) =
-                (preprocessing.row(&picture, region).unwrap(), preprocessing.row(&cut, cut.whole()).unwrap());
-            assert_eq!(whole, of_cut, "orientation {orientation}, {fit:?}");
-        }
-    }
-
-    #[test]
-    fn a_region_outside_the_picture_is_refused_with_the_numbers() {
-        let picture = formula(30, 20);
-        let preprocessing = Preprocessing::new(&plain(4, 4, Color::Gray));
-        for (x, y, width, height) in
-            [(0, 0, 31, 20), (0, 1, 30, 20), (30, 0, 1, 1), (0, 0, 0, 5), (u32::MAX, 0, 2, 2)]
-        {
-            let error = preprocessing.row(&picture, Rect { x, y, width, height }).unwrap_err();
-            assert!(error.to_string().contains("30 x 20"), "{error}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(512))]
-        #[test]
-        fn any_region_of_any_picture_fills_a_row_with_its_own_levels(
-            width in 1u32..90, height in 1u32..90, a in 0.0..1.0, b in 0.0..1.0, c in 0.0..1.0, d in 0.0..1.0,
-            to_width in 1u32..40, to_height in 1u32..40,
-        ) {
-            let picture = Picture {
-                samples: vec![100; (width * height) as usize],
-                channels: Channels::Gray,
-                stored: Size { width, height },
-                orientation: Default::default(),
-            };
-            let part = |share: f64, of: u32| (share * f64::from(of)) as u32;
-            let (x, y) = (part(a, width), part(b, height));
-            let region = Rect { x, y, width: 1 + part(c, width - x - 1), height: 1 + part(d, height - y - 1) };
-            for fit in [Fit::Cover, Fit::Stretch, Fit::Contain] {
-                for filter in [Filter::Bilinear, Filter::Bicubic] {
-                    let spec = ImageInputSpec { fit, filter, ..plain(to_width, to_height, Color::Gray) };
-                    let row = Preprocessing::new(&spec).row(&picture, region).unwrap();
-                    prop_assert_eq!(row.len(), (to_width * to_height) as usize);
-                    let padding = if fit == Fit::Contain { 0.0 } else { 100.0 };
-                    prop_assert!(row.iter().all(|level| *level == 100.0 || *level == padding));
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -155,7 +155,7 @@ impl Task for Numbers {
 
     fn answer(&self, outputs: Tensors, _: &Frame) -> Result<Answer, Error> {
         let score = outputs[0].as_f32().unwrap()[0];
-        let scores = Ranked(vec![Scored { label: "doubled".into(), score }]);
+        let scores = Ranked::from(vec![Scored::new("doubled", score)]);
         Ok(Answer::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid, scores })
     }
 
@@ -219,7 +219,7 @@ fn submit(pool: &ModelPool, text: &str) -> Reply {
 
 fn number(answered: Result<Answered, Error>) -> f32 {
     let Answer::Text { scores, .. } = answered.unwrap().answer else { panic!("not a text answer") };
-    scores.0[0].score
+    scores.scores[0].score
 }
 
 #[tokio::test]

@@ -65,6 +65,16 @@ impl Folder {
         sizes.filter(fs::Metadata::is_file).map(|file| file.len()).fold(0, u64::saturating_add)
     }
 
+    /// The names of the files in the folder `below` it, in order; none where there is no such folder.
+    pub(super) fn files(&self, below: &Path) -> Vec<String> {
+        let entries = fs::read_dir(self.path.join(below)).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.path().is_file());
+        let mut names: Vec<String> =
+            files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// Makes sure that `file` may be read: a regular file within the root, not larger than allowed.
     pub(super) fn check(&self, file: &Path, most_bytes: u64) -> Result<Checked, String> {
         let name = file.display();

@@ -1,128 +1,84 @@
-//! Folders as other tools write them: `config.json`, `preprocessor_config.json`, `tokenizer.json`.
+//! Folders as other tools write them: `config.json` with `preprocessor_config.json`, or with `tokenizer.json` or
+//! `vocab.txt`.
 //!
 //! Invariant: what a [`Manifest`] cannot say is refused with its name, never approximated, so that
 //! a model answers here as it does where it was made.
+//!
+//! - `labels` reads `config.json`; `processor` and its `classes` turn pictures into inputs; `tokens` finds the
+//!   tokenizer; `json` reads what Python writes.
 
-use std::{collections::BTreeMap, path::Path};
+mod classes;
+mod json;
+mod labels;
+mod processor;
+mod sizes;
+mod tokens;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use std::path::Path;
 
-use super::{MAX_MANIFEST, folder::Folder};
+use self::{
+    labels::{Config, Problem},
+    processor::Preprocessor,
+    tokens::{TOKENIZER, Tokens, VOCABULARY},
+};
+use super::folder::Folder;
 use crate::{
-    engine::{Dim, Signature},
+    engine::{Dim, Port, Signature},
     manifest::{
-        Asked, BatchSpec, Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Labels, Manifest,
-        TaskSpec, TextClassificationSpec, TruncationSide,
+        Asked, BatchSpec, ImageClassificationSpec, Labels, Manifest, TaskSpec, TextClassificationSpec,
     },
+    tensor::DType,
 };
 
 pub(super) const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
-/// Tokens that a text model reads where its files do not say.
-const USUAL_MAX_TOKENS: usize = 512;
+/// Files that other tokenizers are kept in; each needs the tool that knows it to write a [`TOKENIZER`].
+const OTHER_TOKENIZERS: [&str; 7] = [
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+    "bpe.codes",
+];
+
+/// Most rows that one run takes where nobody says.
+const MAX_ROWS: usize = 32;
 
 /// What the files say; the names of the network's inputs are its own.
 #[derive(Debug)]
 pub(super) struct Description {
     config: Config,
     labels: Vec<String>,
+    problem: Problem,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
     Image(Box<Preprocessor>),
-    Text { max_tokens: usize, truncation_side: TruncationSide },
-}
-
-/// The keys of `config.json` that matter here; there are many others.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Config {
-    model_type: Option<String>,
-    problem_type: Option<String>,
-    id2label: BTreeMap<String, String>,
-    label2id: BTreeMap<String, u64>,
-    #[serde(alias = "n_positions")]
-    max_position_embeddings: Option<usize>,
-    pad_token_id: Option<i64>,
-}
-
-/// The keys of `tokenizer_config.json` that matter here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct TokenizerConfig {
-    /// Written as 1e30 where there is no limit.
-    model_max_length: Option<f64>,
-    truncation_side: TruncationSide,
-}
-
-/// The keys of `preprocessor_config.json` that matter here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Preprocessor {
-    do_resize: Option<bool>,
-    size: Option<Size>,
-    resample: Option<u32>,
-    do_center_crop: Option<bool>,
-    crop_size: Option<Size>,
-    do_rescale: Option<bool>,
-    rescale_factor: Option<f64>,
-    do_normalize: Option<bool>,
-    image_mean: Option<Vec<f32>>,
-    image_std: Option<Vec<f32>>,
-}
-
-/// A size as the various versions of the format write it.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum Size {
-    Shortest { shortest_edge: u32 },
-    Exactly { width: u32, height: u32 },
-    Number(u32),
+    Text(Tokens),
 }
 
 impl Description {
     /// Reads the description in `folder`, which has a [`CONFIG`].
     pub(super) fn read(folder: &Folder) -> Result<Self, String> {
-        let config: Config = json(folder, CONFIG)?;
-        if let Some(problem) = config.problem_type.as_deref().filter(|p| *p != "single_label_classification")
-        {
-            return Err(format!(
-                "{CONFIG}: the problem_type {problem:?} is not served; expected \"single_label_classification\""
-            ));
-        }
-        let labels = labels(&config)?;
-        let kind = match (folder.has(Path::new(PREPROCESSOR)), folder.has(Path::new(TOKENIZER))) {
-            (true, false) => Kind::Image(Box::new(json(folder, PREPROCESSOR)?)),
-            (false, true) => {
-                let tokenizer: TokenizerConfig = match folder.has(Path::new(TOKENIZER_CONFIG)) {
-                    true => json(folder, TOKENIZER_CONFIG)?,
-                    false => TokenizerConfig::default(),
-                };
-                let max_tokens = max_tokens(&tokenizer, &config);
-                Kind::Text { max_tokens, truncation_side: tokenizer.truncation_side }
-            }
-            (true, true) => {
-                return Err(format!(
-                    "there are both {PREPROCESSOR} and {TOKENIZER}; a network that takes images and texts is not served"
-                ));
-            }
-            (false, false) => {
-                return Err(format!("there is neither {PREPROCESSOR} nor {TOKENIZER}; expected one"));
-            }
+        let config: Config = json::read(folder, CONFIG)?;
+        let (problem, labels) = (config.problem()?, config.labels()?);
+        let kind = match Takes::find(folder, &config)? {
+            Takes::Images => Kind::Image(Box::new(json::read(folder, PREPROCESSOR)?)),
+            Takes::Texts => Kind::Text(Tokens::read(folder, &config)?),
         };
-        Ok(Self { config, labels, kind })
+        Ok(Self { config, labels, problem, kind })
     }
 
     /// What the model is, in one line.
     pub(super) fn summary(&self) -> String {
         let kind = match self.kind {
             Kind::Image(_) => "image",
-            Kind::Text { .. } => "text",
+            Kind::Text(_) => "text",
         };
         let of = self.config.model_type.as_deref().map(|kind| format!("{kind}, ")).unwrap_or_default();
         format!("{of}{kind} classification into {} labels", self.labels.len())
@@ -136,25 +92,42 @@ impl Description {
     /// Turns the description into a manifest for a network of that signature.
     pub(super) fn manifest(&self, signature: &Signature) -> Result<Manifest, String> {
         let labels = Labels::Inline(self.labels.clone());
+        let (output, Problem { scores, threshold }) = (self.output(signature)?, self.problem);
         let task = match &self.kind {
-            Kind::Image(preprocessor) => TaskSpec::ImageClassification(ImageClassificationSpec {
-                labels,
-                temperature: 1.0,
-                margin: 0.0,
-                input: image_input(preprocessor, signature)?,
-            }),
-            Kind::Text { max_tokens, truncation_side } => {
+            Kind::Image(preprocessor) => {
+                let port = pixels(signature)?;
+                TaskSpec::ImageClassification(ImageClassificationSpec {
+                    labels,
+                    output,
+                    scores,
+                    threshold,
+                    temperature: 1.0,
+                    margin: 0.0,
+                    input: preprocessor.input(&self.config, port)?,
+                })
+            }
+            Kind::Text(tokens) => {
+                let input = |name: &str| signature.input(name).map(|(_, port)| port.name.clone());
+                refuse_others(signature, &TEXT_INPUTS)?;
                 TaskSpec::TextClassification(TextClassificationSpec {
                     labels,
-                    tokenizer: TOKENIZER.into(),
+                    output,
+                    scores,
+                    threshold,
+                    tokenizer: tokens.tokenizer.into(),
+                    wordpiece: tokens.wordpiece.clone(),
                     temperature: 1.0,
-                    max_tokens: *max_tokens,
-                    truncation_side: *truncation_side,
+                    max_tokens: tokens.max_tokens,
+                    truncation_side: tokens.truncation_side,
                     languages: Vec::new(),
+                    min_tokens: 0,
                     pad_id: self.config.pad_token_id.unwrap_or(0),
-                    ids: named(signature, "input_ids")?,
+                    ids: named(signature, "input_ids")?.name.clone(),
                     ids_reversed: None,
-                    mask: signature.input("attention_mask").map(|(_, port)| port.name.clone()),
+                    mask: input("attention_mask"),
+                    token_types: input("token_type_ids"),
+                    positions: input("position_ids"),
+                    first_position: tokens.first_position as i64,
                 })
             }
         };
@@ -162,142 +135,107 @@ impl Description {
         let precision = Asked::default();
         Ok(Manifest { description: self.summary(), licence: String::new(), precision, task, batch })
     }
-}
 
-/// Most rows that one run takes where nobody says.
-const MAX_ROWS: usize = 32;
-
-fn json<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<T, String> {
-    let bytes = folder.read(Path::new(file), MAX_MANIFEST)?;
-    serde_json::from_slice(&bytes).map_err(|error| format!("{file}: {error}"))
-}
-
-/// The labels by their numbers, which must be 0 and up without a gap.
-fn labels(config: &Config) -> Result<Vec<String>, String> {
-    let mut numbered: Vec<(u64, String)> = Vec::new();
-    for (id, label) in &config.id2label {
-        let number =
-            id.parse().map_err(|_| format!("{CONFIG}: id2label has the key {id:?}; expected numbers"))?;
-        numbered.push((number, label.clone()));
-    }
-    if numbered.is_empty() {
-        numbered.extend(config.label2id.iter().map(|(label, id)| (*id, label.clone())));
-    }
-    numbered.sort();
-    if numbered.is_empty() {
-        return Err(format!("{CONFIG} names no labels; expected id2label"));
-    }
-    if let Some((expected, (found, _))) =
-        (0u64..).zip(&numbered).find(|(expected, (found, _))| expected != found)
-    {
-        return Err(format!(
-            "{CONFIG}: the labels are not numbered without a gap: {found} stands for {expected}"
-        ));
-    }
-    Ok(numbered.into_iter().map(|(_, label)| label).collect())
-}
-
-/// The most tokens that both the tokenizer and the network's table of positions allow.
-fn max_tokens(tokenizer: &TokenizerConfig, config: &Config) -> usize {
-    let by_tokenizer = tokenizer.model_max_length.filter(|n| (1.0..1e9).contains(n)).map(|n| n as usize);
-    let by_positions =
-        config.max_position_embeddings.map(|n| n.saturating_sub(first_position(config)).max(1));
-    by_tokenizer.into_iter().chain(by_positions).min().unwrap_or(USUAL_MAX_TOKENS)
-}
-
-/// The row of the table of positions that the first token takes. RoBERTa and the models whose code is made
-/// of its code count from `pad_token_id + 1`, so that padding has a row of its own.
-fn first_position(config: &Config) -> usize {
-    match config.model_type.as_deref() {
-        Some(
-            "roberta"
-            | "roberta-prelayernorm"
-            | "xlm-roberta"
-            | "xlm-roberta-xl"
-            | "xmod"
-            | "camembert"
-            | "longformer"
-            | "ibert"
-            | "data2vec-text"
-            | "luke"
-            | "mluke"
-            | "lilt"
-            | "markuplm"
-            | "esm"
-            | "bridgetower"
-            | "layoutlmv3",
-        ) => usize::try_from(config.pad_token_id.unwrap_or(1)).map_or(2, |pad| pad.saturating_add(1)),
-        // Its code has the number itself, whatever the configuration says.
-        Some("mpnet") => 2,
-        _ => 0,
-    }
-}
-
-fn named(signature: &Signature, name: &str) -> Result<String, String> {
-    let has =
-        || signature.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
-    let found = signature.input(name).map(|(_, port)| port.name.clone());
-    found.ok_or_else(|| format!("the network has no input `{name}`; it has {}", has()))
-}
-
-fn image_input(preprocessor: &Preprocessor, signature: &Signature) -> Result<ImageInputSpec, String> {
-    let name = named(signature, "pixel_values")?;
-    let (width, height, fit) = geometry(preprocessor)?;
-    let filter = match preprocessor.resample {
-        None | Some(2) => Filter::Bilinear,
-        Some(3) => Filter::Bicubic,
-        Some(other) => {
+    /// The output that holds the logits, `logits` or else the only one with a number per label; refuses labels that
+    /// are not as many.
+    fn output(&self, signature: &Signature) -> Result<Option<String>, String> {
+        let may = |port: &&Port| port.dtype == DType::F32 && matches!(port.shape.len(), 1 | 2);
+        let outputs = || signature.outputs.iter();
+        let fits = |port: &&Port| matches!(port.shape.get(1), Some(Dim::Fixed(n)) if *n == self.labels.len());
+        let found = outputs().find(|port| port.name == "logits");
+        let found = found.or_else(|| outputs().filter(may).find(fits)).or_else(|| outputs().find(may));
+        let Some(port) = found else {
+            let has: Vec<String> =
+                outputs().map(|port| format!("`{}` {}", port.name, port.describe())).collect();
             return Err(format!(
-                "{PREPROCESSOR}: resample {other} is not served; expected 2 (bilinear) or 3 (bicubic)"
+                "the network has no output of logits, f32 [batch, labels]; it has {}",
+                has.join(", ")
             ));
+        };
+        let n_logits = match port.shape.get(1) {
+            None => Some(1),
+            Some(Dim::Fixed(n)) => Some(*n),
+            Some(Dim::Free(_)) => None,
+        };
+        if let Some(n_logits) = n_logits {
+            self.config.check(self.labels.len(), n_logits)?;
         }
-    };
-    let scale = match preprocessor.do_rescale {
-        Some(false) => 1.0,
-        _ => preprocessor.rescale_factor.unwrap_or(1.0 / 255.0) as f32,
-    };
-    let (mean, std) = match (preprocessor.do_normalize, &preprocessor.image_mean, &preprocessor.image_std) {
-        (Some(false), ..) => (vec![0.0], vec![1.0]),
-        (_, Some(mean), Some(std)) => (mean.clone(), std.clone()),
-        _ => return Err(format!("{PREPROCESSOR}: image_mean or image_std is missing")),
-    };
-    let color = match signature.input(&name).and_then(|(_, port)| port.shape.get(1)) {
-        Some(Dim::Fixed(1)) => Color::Gray,
-        _ => Color::Rgb,
-    };
-    Ok(ImageInputSpec { name, width, height, color, fit, filter, scale, mean, std })
+        Ok(Some(port.name.clone()))
+    }
 }
 
-/// The size of the network's input, and how a picture fills it.
-fn geometry(preprocessor: &Preprocessor) -> Result<(u32, u32, Fit), String> {
-    if preprocessor.do_resize == Some(false) {
-        return Err(format!("{PREPROCESSOR}: do_resize is false; pictures of any size are not served"));
+/// What a network takes.
+enum Takes {
+    Images,
+    Texts,
+}
+
+impl Takes {
+    /// By the files that there are, and where there are those of both, by the architecture.
+    fn find(folder: &Folder, config: &Config) -> Result<Self, String> {
+        let images = folder.has(Path::new(PREPROCESSOR));
+        let texts = folder.has(Path::new(TOKENIZER)) || folder.has(Path::new(VOCABULARY));
+        let is = |task: &str| config.architectures.iter().flatten().any(|name| name.contains(task));
+        match (images, texts) {
+            (true, false) => Ok(Self::Images),
+            (false, true) => Ok(Self::Texts),
+            (true, true) if is("ForImageClassification") => Ok(Self::Images),
+            (true, true) if is("ForSequenceClassification") => Ok(Self::Texts),
+            (true, true) => Err(format!(
+                "there are both {PREPROCESSOR} and a tokenizer, and {CONFIG} names no architecture \
+                 ...ForImageClassification or ...ForSequenceClassification; a network that takes both is not served"
+            )),
+            (false, false) => {
+                let other = OTHER_TOKENIZERS.into_iter().find(|file| folder.has(Path::new(file)));
+                let there = match other {
+                    Some(file) => format!(
+                        "there is a {file}, but no {TOKENIZER}: save_pretrained of the fast tokenizer writes one"
+                    ),
+                    None => format!("there is neither {PREPROCESSOR} nor {TOKENIZER} nor {VOCABULARY}"),
+                };
+                Err(format!(
+                    "{there}; expected {PREPROCESSOR} for images, {TOKENIZER} or {VOCABULARY} for texts"
+                ))
+            }
+        }
     }
-    let size = preprocessor.size.ok_or_else(|| format!("{PREPROCESSOR} names no size"))?;
-    let crop = preprocessor.crop_size.filter(|_| preprocessor.do_center_crop == Some(true));
-    match (size, crop) {
-        (Size::Exactly { width, height }, None) => Ok((width, height, Fit::Stretch)),
-        (Size::Number(side), None) => Ok((side, side, Fit::Stretch)),
-        // Cutting the whole stretched picture is no cut.
-        (Size::Exactly { .. } | Size::Number(_), Some(cut)) if cut == size => {
-            geometry(&Preprocessor { size: Some(size), ..Preprocessor::default() })
+}
+
+/// The inputs of a network for texts that can be filled.
+const TEXT_INPUTS: [&str; 4] = ["input_ids", "attention_mask", "token_type_ids", "position_ids"];
+
+/// The input that takes pictures: `pixel_values`, or the only one.
+fn pixels(signature: &Signature) -> Result<&Port, String> {
+    match signature.inputs.as_slice() {
+        [only] if only.shape.len() == 4 => Ok(only),
+        _ => {
+            refuse_others(signature, &["pixel_values"])?;
+            named(signature, "pixel_values")
         }
-        (Size::Shortest { shortest_edge: side }, Some(cut)) if square(cut) == Some(side) => {
-            Ok((side, side, Fit::Cover))
-        }
-        (size, crop) => Err(format!(
-            "{PREPROCESSOR}: the size {size:?} with the cut {crop:?} is not served; expected width and height, or a \
-             shortest_edge with a square cut of that side; a model.toml can say what comes closest"
+    }
+}
+
+fn named<'s>(signature: &'s Signature, name: &str) -> Result<&'s Port, String> {
+    let found = signature.input(name).map(|(_, port)| port);
+    found.ok_or_else(|| format!("the network has no input `{name}`; it has {}", inputs(signature)))
+}
+
+/// Refuses a network with an input that is none of `known`.
+fn refuse_others(signature: &Signature, known: &[&str]) -> Result<(), String> {
+    let has_one = signature.inputs.iter().any(|port| known.contains(&port.name.as_str()));
+    match signature.inputs.iter().find(|port| !known.contains(&port.name.as_str())) {
+        Some(port) if has_one => Err(format!(
+            "the network also takes `{}`, {}; what can be filled is {}",
+            port.name,
+            port.describe(),
+            known.join(", ")
         )),
+        _ => Ok(()),
     }
 }
 
-fn square(size: Size) -> Option<u32> {
-    match size {
-        Size::Number(side) => Some(side),
-        Size::Exactly { width, height } if width == height => Some(width),
-        Size::Exactly { .. } | Size::Shortest { .. } => None,
-    }
+fn inputs(signature: &Signature) -> String {
+    signature.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

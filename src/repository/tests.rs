@@ -1,5 +1,7 @@
 //! Folders built by code, scanned and loaded.
 
+mod served;
+
 use super::*;
 use crate::image::ImageLimits;
 
@@ -60,7 +62,7 @@ fn what_is_wrong_is_told_with_the_model_the_file_and_what_is_expected() {
         (&[("tone/model.toml", "x = 1\n")], "the model `tone`: model.toml: TOML parse error at line 1"),
         (
             &[("tone/1/model.onnx", "")],
-            "the model `tone`: there is a model.onnx, but nothing says what it is for",
+            "the model `tone`: there is a 1/model.onnx, but nothing says what it is for",
         ),
         (
             &[("tone/model.toml", SENTIMENT), ("tone/1/model.onnx", ""), ("tone/01/model.onnx", "")],

@@ -7,16 +7,16 @@ use std::{path::Path, sync::Arc};
 use super::{
     Answer, Bucket, Crop, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
     Workload,
-    fit::{all_filled, axis, input, labels, misfit, normalisation, temperature},
+    fit::{all_filled, axis, input, misfit, normalisation},
     glimpse,
     probes::{N_PROBES, Pattern},
-    scores::rank,
+    scores::Scoring,
 };
 use crate::{
     engine::Signature,
     error::Error,
     image::{ImageLimits, Picture, Preprocessing, Rect},
-    manifest::{ImageClassificationSpec, ImageInputSpec},
+    manifest::{Fit, ImageClassificationSpec, ImageInputSpec, Layout},
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -25,10 +25,11 @@ const MAX_SIDE: u32 = 4096;
 
 /// A network that says what a picture shows.
 pub struct ImageClassification {
-    labels: Arc<[Arc<str>]>,
-    temperature: f32,
+    scoring: Scoring,
     limits: ImageLimits,
     crop: Arc<Crop>,
+    /// f32, or u8 where the network takes the levels as they are.
+    dtype: DType,
 }
 
 impl ImageClassification {
@@ -39,19 +40,24 @@ impl ImageClassification {
         signature: &Signature,
         options: TaskOptions,
     ) -> Result<Self, SpecError> {
-        let preprocessing = preprocessing(&spec.input, signature)?;
+        let (preprocessing, dtype) = preprocessing(&spec.input, signature)?;
         all_filled(signature, &[&spec.input.name])?;
         Ok(Self {
-            labels: labels(dir, &spec.labels, signature)?,
-            temperature: temperature(spec.temperature)?,
+            scoring: Scoring::build(spec.into(), dir, signature)?,
             limits: options.image,
             crop: Arc::new(Crop::new(preprocessing, margin(spec.margin)?)),
+            dtype,
         })
     }
 
     fn row(&self, levels: Vec<f32>) -> Result<Tensors, Error> {
-        let shape = self.crop.preprocessing().shape().to_vec();
-        let tensor = Tensor::new(shape, Data::F32(levels)).map_err(|e| Error::Internal(e.to_string()))?;
+        let shape = self.crop.preprocessing().row_shape().to_vec();
+        let data = match self.dtype {
+            // They are whole numbers from 0 to 255: anything else was refused with the spec.
+            DType::U8 => Data::U8(levels.iter().map(|level| *level as u8).collect()),
+            _ => Data::F32(levels),
+        };
+        let tensor = Tensor::new(shape, data).map_err(|e| Error::Internal(e.to_string()))?;
         Ok(vec![tensor])
     }
 }
@@ -69,27 +75,54 @@ fn margin(margin: f32) -> Result<f32, SpecError> {
     }
 }
 
-/// Holds an input's spec to the network: `f32 [batch, channels, height, width]`.
-fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<Preprocessing, SpecError> {
+/// Longest side that a picture may be scaled to before it is cut, in pixels.
+const MAX_SCALED: u32 = 8192;
+
+/// Holds an input's spec to the network: `f32` or `u8`, `[batch, channels, height, width]` or the layout that the
+/// spec names.
+fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<(Preprocessing, DType), SpecError> {
     for (side, name) in [(spec.width, "width"), (spec.height, "height")] {
         if !(1..=MAX_SIDE).contains(&side) {
             return Err(misfit(format!("{name} is {side}, but 1 to {MAX_SIDE} pixels are allowed")));
         }
     }
+    let scaled = match spec.fit {
+        Fit::ShortestSide(side) => vec![side],
+        Fit::StretchTo { width, height } => vec![width, height],
+        Fit::Cover | Fit::Contain | Fit::Stretch | Fit::Unscaled => Vec::new(),
+    };
+    if let Some(side) = scaled.into_iter().find(|side| !(1..=MAX_SCALED).contains(side)) {
+        return Err(misfit(format!("fit scales to {side} pixels, but 1 to {MAX_SCALED} are allowed")));
+    }
     let preprocessing = Preprocessing::new(spec);
     let [channels, height, width] = preprocessing.shape();
     normalisation(channels, spec.scale, &spec.mean, &spec.std)?;
     let (_, port) = input(signature, "input.name", &spec.name)?;
-    if port.dtype != DType::F32 || port.shape.len() != 4 {
+    let (layout, axes) = match spec.layout {
+        Layout::Nchw => {
+            ("channels, height, width", [("channels", channels), ("height", height), ("width", width)])
+        }
+        Layout::Nhwc => {
+            ("height, width, channels", [("height", height), ("width", width), ("channels", channels)])
+        }
+    };
+    if !matches!(port.dtype, DType::F32 | DType::U8) || port.shape.len() != 4 {
         let (name, found) = (&port.name, port.describe());
         return Err(misfit(format!(
-            "input {name:?} is {found}, but pictures are f32 [batch, channels, height, width]"
+            "input {name:?} is {found}, but pictures are f32 or u8 [batch, {layout}]"
         )));
     }
-    axis(port, 1, "channels", channels)?;
-    axis(port, 2, "height", height)?;
-    axis(port, 3, "width", width)?;
-    Ok(preprocessing)
+    for (at, (what, wanted)) in (1..).zip(axes) {
+        axis(port, at, what, wanted)?;
+    }
+    let plain = |values: &[f32], wanted: f32| values.iter().all(|value| *value == wanted);
+    if port.dtype == DType::U8 && !(spec.scale == 1.0 && plain(&spec.mean, 0.0) && plain(&spec.std, 1.0)) {
+        let name = &port.name;
+        return Err(misfit(format!(
+            "input {name:?} takes u8, levels as they are; allowed are scale 1, mean 0 and std 1"
+        )));
+    }
+    Ok((preprocessing, port.dtype))
 }
 
 /// Every picture becomes a row of the same shape.
@@ -101,7 +134,7 @@ impl Task for ImageClassification {
     }
 
     fn labels(&self) -> &[Arc<str>] {
-        &self.labels
+        self.scoring.labels()
     }
 
     fn bucket(&self, _: Weight) -> Bucket {
@@ -124,17 +157,24 @@ impl Task for ImageClassification {
         let decoded = |image: Encoded| {
             Picture::decode(&image.bytes()?, self.limits, self.crop.preprocessing().channels())
         };
-        let picture = match input {
-            Input::Image(bytes) => decoded(Encoded::Plain(bytes))?,
-            Input::ImageBase64(text) => decoded(Encoded::Base64(text))?,
-            Input::Scene(image, _) => decoded(image)?,
-            Input::Cut(picture) => picture,
+        let whole = |picture: Picture| {
+            let row = self.crop.preprocessing().row(&picture, picture.whole())?;
+            Ok::<_, Error>((picture, row))
+        };
+        let (picture, levels) = match input {
+            Input::Image(bytes) => whole(decoded(Encoded::Plain(bytes))?)?,
+            Input::ImageBase64(text) => whole(decoded(Encoded::Base64(text))?)?,
+            Input::Scene(image, _) => whole(decoded(image)?)?,
+            Input::Cut(cut) => {
+                let row = self.crop.preprocessing().row_of_cut(&cut)?;
+                (cut, row)
+            }
             Input::Text(_) => {
                 return Err(Error::invalid("this model takes an image, not a text"));
             }
         };
         let (width, height, region) = (picture.width(), picture.height(), picture.whole());
-        let row = self.row(self.crop.preprocessing().row(&picture, region)?)?;
+        let row = self.row(levels)?;
         Ok(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
     }
 
@@ -142,7 +182,7 @@ impl Task for ImageClassification {
         let Frame::Image { width, height, region } = *frame else {
             return Err(Error::Internal("an image's answer was asked for a text".to_owned()));
         };
-        Ok(Answer::Image { width, height, region, scores: rank(&outputs, &self.labels, self.temperature)? })
+        Ok(Answer::Image { width, height, region, scores: self.scoring.rank(&outputs)? })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -174,7 +214,7 @@ mod tests {
     use crate::{
         engine::{Dim, Port},
         image::{Channels, Rect, pictures},
-        manifest::{Color, Filter, Fit, Labels, Manifest, TaskSpec},
+        manifest::{Color, Filter, Labels, Manifest, Resampling, TaskSpec},
     };
 
     const OPTIONS: TaskOptions =
@@ -196,6 +236,9 @@ mod tests {
     fn spec() -> ImageClassificationSpec {
         ImageClassificationSpec {
             labels: Labels::default(),
+            output: None,
+            scores: None,
+            threshold: None,
             temperature: 1.0,
             margin: 0.25,
             input: ImageInputSpec {
@@ -203,8 +246,10 @@ mod tests {
                 width: 32,
                 height: 24,
                 color: Color::Rgb,
+                layout: Layout::Nchw,
                 fit: Fit::Cover,
                 filter: Filter::Bilinear,
+                resampling: Resampling::Fast,
                 scale: 1.0 / 255.0,
                 mean: vec![0.5],
                 std: vec![0.5, 0.5, 0.5],
@@ -246,8 +291,8 @@ mod tests {
             panic!("no answer about an image of 90 x 60");
         };
         assert_eq!(shown, region);
-        assert_eq!(&*scores.0[0].label, "no");
-        assert!((scores.0[0].score - 0.75).abs() < 1e-6);
+        assert_eq!(&*scores.scores[0].label, "no");
+        assert!((scores.scores[0].score - 0.75).abs() < 1e-6);
     }
 
     #[test]
@@ -287,20 +332,14 @@ mod tests {
     fn a_spec_that_does_not_fit_the_network_is_refused_with_both_numbers() {
         let cases = [
             (refusal(|spec, _| spec.margin = -0.5), "margin is -0.5, but -0.4 to 2 are allowed"),
-            (
-                refusal(|spec, _| spec.input.width = 48),
-                "model.toml gives width 48, but input \"image\" takes 32",
-            ),
-            (
-                refusal(|spec, _| spec.input.height = 20),
-                "model.toml gives height 20, but input \"image\" takes 24",
-            ),
+            (refusal(|spec, _| spec.input.width = 48), "width is 48, but input \"image\" takes 32"),
+            (refusal(|spec, _| spec.input.height = 20), "height is 20, but input \"image\" takes 24"),
             (
                 refusal(|spec, _| {
                     spec.input.color = Color::Gray;
                     spec.input.std = vec![0.5];
                 }),
-                "model.toml gives channels 1, but input \"image\" takes 3",
+                "channels is 1, but input \"image\" takes 3",
             ),
             (
                 refusal(|spec, _| spec.input.mean = vec![0.1, 0.2]),
@@ -316,11 +355,11 @@ mod tests {
             ),
             (
                 refusal(|_, signature| signature.inputs[0].shape.truncate(3)),
-                "input \"image\" is f32 [batch, 3, 24], but pictures are f32 [batch, channels, height, width]",
+                "input \"image\" is f32 [batch, 3, 24], but pictures are f32 or u8 [batch, channels, height, width]",
             ),
             (
                 refusal(|_, signature| signature.inputs.push(port("mask", DType::Bool, &[4]))),
-                "the network also takes \"mask\", bool [batch, 4], which model.toml does not fill",
+                "the network also takes \"mask\", bool [batch, 4], which nothing fills",
             ),
             (refusal(|spec, _| spec.input.width = 0), "width is 0, but 1 to 4096 pixels are allowed"),
         ];

@@ -60,7 +60,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::manifest::{Color, Filter, Fit, ImageInputSpec};
+    use crate::manifest::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling};
 
     /// A crop for grey rows of that width and height.
     pub(in crate::task) fn crop(width: u32, height: u32, margin: f32) -> Crop {
@@ -69,8 +69,10 @@ pub(super) mod tests {
             width,
             height,
             color: Color::Gray,
+            layout: Layout::Nchw,
             fit: Fit::Cover,
             filter: Filter::Bilinear,
+            resampling: Resampling::Fast,
             scale: 1.0,
             mean: vec![0.0],
             std: vec![1.0],

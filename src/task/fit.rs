@@ -3,7 +3,6 @@
 //! Invariant: no file outside the model's own folder is read, and none without a size limit.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::Read,
     path::{Component, Path},
@@ -14,7 +13,6 @@ use super::SpecError;
 use crate::{
     engine::{Dim, Port, Signature},
     manifest::Labels,
-    tensor::DType,
 };
 
 /// Largest file of labels, in bytes.
@@ -47,33 +45,17 @@ pub(super) fn read(dir: &Path, name: &Path, max_bytes: u64) -> Result<Vec<u8>, S
     Ok(bytes)
 }
 
-/// The labels, one for each logit of the network.
-pub(super) fn labels(
-    dir: &Path,
-    labels: &Labels,
-    signature: &Signature,
-) -> Result<Arc<[Arc<str>]>, SpecError> {
-    let Listed { source, labels } = listed(dir, labels)?;
-    let (n_labels, n_logits) = (labels.len(), logits(signature)?);
-    if n_labels != n_logits {
-        return Err(misfit(format!(
-            "{source} has {n_labels} labels, but the network gives {n_logits} logits"
-        )));
-    }
-    Ok(labels)
-}
-
 /// Labels, and what they stand in, as a refusal names it.
 pub(super) struct Listed {
     pub(super) source: String,
     pub(super) labels: Arc<[Arc<str>]>,
 }
 
-/// The labels and where they stand: none blank, none twice. In a file they stand one a line; a byte order
+/// The labels and where they stand, none of them blank. In a file they stand one a line; a byte order
 /// mark, carriage returns and blank lines at the end are no labels.
 pub(super) fn listed(dir: &Path, labels: &Labels) -> Result<Listed, SpecError> {
     let (source, labels) = match labels {
-        Labels::Inline(labels) => ("the manifest".to_owned(), labels.clone()),
+        Labels::Inline(labels) => ("the list of labels".to_owned(), labels.clone()),
         Labels::File(name) => {
             let file = name.display().to_string();
             let text = String::from_utf8(read(dir, name, MAX_LABELS_BYTES)?)
@@ -82,29 +64,10 @@ pub(super) fn listed(dir: &Path, labels: &Labels) -> Result<Listed, SpecError> {
             (file, text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
         }
     };
-    let mut seen = HashSet::new();
-    for (label_idx, label) in labels.iter().enumerate() {
-        let number = label_idx + 1;
-        if label.is_empty() {
-            return Err(misfit(format!("label {number} of {source} is blank")));
-        }
-        if !seen.insert(label) {
-            return Err(misfit(format!("label {number} of {source} repeats {label:?}")));
-        }
+    if let Some(blank) = labels.iter().position(String::is_empty) {
+        return Err(misfit(format!("label {} of {source} is blank", blank + 1)));
     }
     Ok(Listed { source, labels: labels.into_iter().map(Arc::from).collect() })
-}
-
-/// How many logits the network's first output gives for a row.
-fn logits(signature: &Signature) -> Result<usize, SpecError> {
-    let Some(port) = signature.outputs.first() else { return Err(misfit("the network has no output")) };
-    match (port.dtype, port.shape.as_slice()) {
-        (DType::F32, [_, Dim::Fixed(n)]) => Ok(*n),
-        _ => {
-            let (name, found) = (&port.name, port.describe());
-            Err(misfit(format!("output {name:?} is {found}, but logits are f32 [batch, labels]")))
-        }
-    }
 }
 
 /// Finds an input that the manifest names.
@@ -124,7 +87,7 @@ pub(super) fn all_filled(signature: &Signature, filled: &[&str]) -> Result<(), S
     match signature.inputs.iter().find(|port| !filled.contains(&port.name.as_str())) {
         Some(port) => {
             let (name, found) = (&port.name, port.describe());
-            Err(misfit(format!("the network also takes {name:?}, {found}, which model.toml does not fill")))
+            Err(misfit(format!("the network also takes {name:?}, {found}, which nothing fills")))
         }
         None => Ok(()),
     }
@@ -135,7 +98,7 @@ pub(super) fn axis(port: &Port, axis: usize, what: &str, wanted: usize) -> Resul
     match port.shape.get(axis) {
         Some(Dim::Fixed(n)) if *n != wanted => {
             let name = &port.name;
-            Err(misfit(format!("model.toml gives {what} {wanted}, but input {name:?} takes {n}")))
+            Err(misfit(format!("{what} is {wanted}, but input {name:?} takes {n}")))
         }
         _ => Ok(()),
     }
@@ -174,52 +137,35 @@ pub(super) fn temperature(temperature: f32) -> Result<f32, SpecError> {
 mod tests {
     use super::*;
 
-    fn signature(n_logits: usize) -> Signature {
-        let shape = vec![Dim::Free("batch".to_owned()), Dim::Fixed(n_logits)];
-        Signature {
-            inputs: vec![],
-            outputs: vec![Port { name: "logits".to_owned(), dtype: DType::F32, shape }],
-        }
-    }
-
-    fn read_labels(content: &[u8], n_logits: usize) -> Result<Vec<String>, String> {
+    fn read_labels(content: &[u8]) -> Result<Vec<String>, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("labels.txt"), content).unwrap();
-        match labels(dir.path(), &Labels::default(), &signature(n_logits)) {
-            Ok(labels) => Ok(labels.iter().map(|label| label.to_string()).collect()),
+        match listed(dir.path(), &Labels::default()) {
+            Ok(Listed { labels, .. }) => Ok(labels.iter().map(|label| label.to_string()).collect()),
             Err(error) => Err(error.to_string()),
         }
     }
 
     #[test]
     fn labels_are_trimmed_lines() {
-        assert_eq!(read_labels(b"good\r\n  bad \n\n", 2).unwrap(), ["good", "bad"]);
-        assert_eq!(read_labels("\u{feff}froh\ntr\u{fc}b".as_bytes(), 2).unwrap(), ["froh", "trüb"]);
-    }
-
-    #[test]
-    fn labels_that_do_not_fit_are_refused_with_both_numbers() {
-        let error = read_labels(b"good\nbad\n", 3).unwrap_err();
-        assert_eq!(error, "labels.txt has 2 labels, but the network gives 3 logits");
-        assert!(read_labels(b"", 1).unwrap_err().contains("0 labels"));
+        assert_eq!(read_labels(b"good\r\n  bad \n\n").unwrap(), ["good", "bad"]);
+        assert_eq!(read_labels("\u{feff}froh\ntr\u{fc}b".as_bytes()).unwrap(), ["froh", "trüb"]);
     }
 
     #[test]
     fn a_manifest_may_list_its_labels_itself() {
-        let inline = |names: &[&str]| Labels::Inline(names.iter().map(|name| (*name).to_owned()).collect());
-        let read = |names: &[&str]| labels(Path::new("nowhere"), &inline(names), &signature(2));
-        assert_eq!(read(&["no", "yes"]).unwrap().as_ref(), [Arc::from("no"), Arc::from("yes")]);
-        let error = read(&["no"]).unwrap_err().to_string();
-        assert_eq!(error, "the manifest has 1 labels, but the network gives 2 logits");
+        let inline = Labels::Inline(["no", "yes"].map(str::to_owned).to_vec());
+        let Listed { source, labels } = listed(Path::new("nowhere"), &inline).unwrap();
+        assert_eq!(
+            (source.as_str(), labels.as_ref()),
+            ("the list of labels", &[Arc::from("no"), Arc::from("yes")][..])
+        );
     }
 
     #[test]
-    fn blank_repeated_and_broken_labels_are_refused() {
-        assert!(read_labels(b"good\n\nbad", 2).unwrap_err().contains("label 2 of labels.txt is blank"));
-        assert!(
-            read_labels(b"good\ngood", 2).unwrap_err().contains("label 2 of labels.txt repeats \"good\"")
-        );
-        assert!(read_labels(b"\xff\xfe", 1).unwrap_err().contains("UTF-8"));
+    fn blank_and_broken_labels_are_refused() {
+        assert!(read_labels(b"good\n\nbad").unwrap_err().contains("label 2 of labels.txt is blank"));
+        assert!(read_labels(b"\xff\xfe").unwrap_err().contains("UTF-8"));
     }
 
     #[test]

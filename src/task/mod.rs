@@ -21,6 +21,7 @@ pub use self::{
     crop::Crop,
     detect::{Area, Face},
     input::{Cut, Encoded, Input, Look, Weight, Workload},
+    scores::settle,
 };
 pub use crate::text::{Supported, Truncated};
 use crate::{
@@ -88,17 +89,25 @@ pub trait Task: Send + Sync {
     fn compared(&self, outputs: Tensors, frame: &Frame) -> Result<Vec<f32>, Error> {
         let scores = match self.answer(outputs, frame)? {
             Answer::Image { scores, .. } | Answer::Text { scores, .. } => scores,
-            Answer::Faces { .. } => Ranked(Vec::new()),
+            Answer::Faces { .. } => Ranked::default(),
         };
-        let of = |label: &Arc<str>| {
-            let found = scores.0.iter().find(|scored| scored.label == *label);
-            found.map_or(f32::NAN, |scored| scored.score)
+        let of = |(number, label): (u32, &Arc<str>)| {
+            let is_it = |scored: &&Scored| match scored.index {
+                Some(index) => index == number,
+                None => scored.label == *label,
+            };
+            scores.scores.iter().find(is_it).map_or(f32::NAN, |scored| scored.score)
         };
-        Ok(self.labels().iter().map(of).collect())
+        Ok((0..).zip(self.labels()).map(of).collect())
     }
 
     /// One row of each bucket that `prepare` can make, the cheapest first: what a warm-up runs.
     fn samples(&self) -> Vec<Sample>;
+
+    /// The same input without padding and with some, where a row is padded and no input tells the network so.
+    fn padded(&self) -> Option<[Prepared; 2]> {
+        None
+    }
 
     /// Rows as different from each other as callers' rows are, the same at each call: what two ways to
     /// run the network are compared by. None where the task cannot make any.
@@ -209,15 +218,35 @@ pub enum Answer {
     },
 }
 
-/// Labels with calibrated probabilities, best first. Never empty.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ranked(pub Vec<Scored>);
+/// Labels with their scores, best first. Never empty in an answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ranked {
+    pub scores: Vec<Scored>,
+    /// How many of the first labels were found, where several may be right; nothing where one is.
+    pub found: Option<usize>,
+}
 
-/// A label and its calibrated probability.
+/// A label and its score: a calibrated probability, or the value of a regression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
     pub label: Arc<str>,
     pub score: f32,
+    /// The label's number in the model, where labels of it read the same.
+    pub index: Option<u32>,
+}
+
+impl Scored {
+    /// A label that no other of its model reads like.
+    pub fn new(label: impl Into<Arc<str>>, score: f32) -> Self {
+        Self { label: label.into(), score, index: None }
+    }
+}
+
+impl From<Vec<Scored>> for Ranked {
+    /// Scores, best first, of labels of which one is right.
+    fn from(scores: Vec<Scored>) -> Self {
+        Self { scores, found: None }
+    }
 }
 
 /// What a task needs besides its spec.

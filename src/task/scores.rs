@@ -1,33 +1,190 @@
-//! Logits to calibrated probabilities.
+//! A network's output to scores that mean something.
 //!
-//! Invariant: scores are finite, add up to one, and come best first.
+//! Invariant: scores are finite and come best first. Of labels of which one is right they add up to one; where
+//! each label may be right, each is a probability of its own; the values of a regression are the network's.
 
-use std::sync::Arc;
+use std::{collections::HashSet, path::Path, sync::Arc};
 
-use super::{Ranked, Scored};
-use crate::{error::Error, tensor::Tensors};
+use super::{
+    Ranked, Scored, SpecError,
+    fit::{Listed, listed, misfit, temperature},
+};
+use crate::{
+    engine::{Dim, Ending, Engine, Port, Signature},
+    error::Error,
+    manifest::{ImageClassificationSpec, Labels, Scores, TaskSpec, TextClassificationSpec},
+    tensor::{DType, Tensors},
+};
 
-/// Ranks `labels` by the softmax of the first output over `temperature` (Guo et al. 2017). Equal
-/// scores keep the labels' order.
-///
-/// # Errors
-/// [`Error::Internal`] for an output that is not one finite logit per label.
-pub(super) fn rank(outputs: &Tensors, labels: &[Arc<str>], temperature: f32) -> Result<Ranked, Error> {
-    let output = outputs.first().ok_or_else(|| Error::Internal("the network gave no output".to_owned()))?;
-    let logits = output.as_f32().map_err(|e| Error::Internal(e.to_string()))?;
-    if logits.len() != labels.len() {
-        let (got, want) = (output.describe(), labels.len());
-        return Err(Error::Internal(format!("the network gave {got} for {want} labels")));
+/// What a manifest says of labels and scores.
+pub(super) struct ScoringSpec<'a> {
+    labels: &'a Labels,
+    output: Option<&'a str>,
+    scores: Option<Scores>,
+    threshold: Option<f32>,
+    temperature: f32,
+}
+
+impl<'a> From<&'a ImageClassificationSpec> for ScoringSpec<'a> {
+    fn from(spec: &'a ImageClassificationSpec) -> Self {
+        let ImageClassificationSpec { labels, output, scores, threshold, temperature, .. } = spec;
+        let (output, scores, threshold) = (output.as_deref(), *scores, *threshold);
+        Self { labels, output, scores, threshold, temperature: *temperature }
     }
-    if let Some(at) = logits.iter().position(|logit| !logit.is_finite()) {
-        return Err(Error::Internal(format!("the network gave {} for {:?}", logits[at], labels[at])));
+}
+
+impl<'a> From<&'a TextClassificationSpec> for ScoringSpec<'a> {
+    fn from(spec: &'a TextClassificationSpec) -> Self {
+        let TextClassificationSpec { labels, output, scores, threshold, temperature, .. } = spec;
+        let (output, scores, threshold) = (output.as_deref(), *scores, *threshold);
+        Self { labels, output, scores, threshold, temperature: *temperature }
     }
-    let scores = softmax(logits, temperature);
-    let mut ranked: Vec<Scored> =
-        labels.iter().zip(scores).map(|(label, score)| Scored { label: label.clone(), score }).collect();
-    // The sort is stable, which keeps equal scores in the labels' order.
-    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-    Ok(Ranked(ranked))
+}
+
+/// Fills in how the output becomes scores, where the spec leaves it open and the network ends in a softmax or a
+/// sigmoid of its own.
+pub fn settle(spec: &mut TaskSpec, engine: &dyn Engine) {
+    let (output, scores) = match spec {
+        TaskSpec::ImageClassification(spec) => (&spec.output, &mut spec.scores),
+        TaskSpec::TextClassification(spec) => (&spec.output, &mut spec.scores),
+        TaskSpec::FaceDetection(_) => return,
+    };
+    // An output that is not there is refused when the task is built.
+    let Ok(output) = output_of(engine.signature(), output.as_deref()) else { return };
+    if scores.is_none() && engine.ending(output) == Ending::Probabilities {
+        *scores = Some(Scores::Probabilities);
+    }
+}
+
+/// How one output of a network becomes labels with scores.
+#[derive(Debug)]
+pub(super) struct Scoring {
+    labels: Arc<[Arc<str>]>,
+    /// Where the output stands among the network's.
+    output: usize,
+    scores: Scores,
+    temperature: f32,
+    threshold: Option<f32>,
+    /// Two labels read the same, so that their numbers tell them apart.
+    labels_repeat: bool,
+}
+
+impl Scoring {
+    /// Reads the labels from `dir` and holds the spec to the network's `signature`.
+    pub(super) fn build(spec: ScoringSpec<'_>, dir: &Path, signature: &Signature) -> Result<Self, SpecError> {
+        let Listed { source, labels } = listed(dir, spec.labels)?;
+        let output = output_of(signature, spec.output)?;
+        let port = &signature.outputs[output];
+        let (n_labels, n_logits) = (labels.len(), n_logits(port)?);
+        if n_labels == 0 || n_logits.is_some_and(|n_logits| n_logits != n_labels) {
+            let n_logits = n_logits.map_or("free".to_owned(), |n_logits| n_logits.to_string());
+            return Err(misfit(format!(
+                "{source} has {n_labels} labels, but the network gives {n_logits} logits"
+            )));
+        }
+        let scores = spec.scores.unwrap_or(match (n_labels, spec.threshold) {
+            (1, _) | (_, Some(_)) => Scores::Sigmoid,
+            _ => Scores::Softmax,
+        });
+        let temperature = temperature(spec.temperature)?;
+        if temperature != 1.0 && matches!(scores, Scores::Probabilities | Scores::Values) {
+            let name = scores.name();
+            return Err(misfit(format!(
+                "temperature is {temperature}, but the scores are {name:?}, which nothing divides"
+            )));
+        }
+        match spec.threshold {
+            Some(threshold) if !(0.0..=1.0).contains(&threshold) => {
+                return Err(misfit(format!("threshold is {threshold}, but 0 to 1 are allowed")));
+            }
+            Some(_) if matches!(scores, Scores::Softmax | Scores::Values) => {
+                let name = scores.name();
+                return Err(misfit(format!(
+                    "a threshold is given, but the scores are {name:?}; expected \"sigmoid\" or \"probabilities\""
+                )));
+            }
+            _ => {}
+        }
+        let distinct: HashSet<&Arc<str>> = labels.iter().collect();
+        let labels_repeat = distinct.len() < n_labels;
+        Ok(Self { labels, output, scores, temperature, threshold: spec.threshold, labels_repeat })
+    }
+
+    /// In the order of the network's logits.
+    pub(super) fn labels(&self) -> &[Arc<str>] {
+        &self.labels
+    }
+
+    /// Ranks the labels by their scores. Equal scores keep the labels' order.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for an output that is not one finite number per label.
+    pub(super) fn rank(&self, outputs: &Tensors) -> Result<Ranked, Error> {
+        let output = outputs
+            .get(self.output)
+            .ok_or_else(|| Error::Internal("the network gave no output".to_owned()))?;
+        let logits = output.as_f32().map_err(|e| Error::Internal(e.to_string()))?;
+        if logits.len() != self.labels.len() {
+            let (got, want) = (output.describe(), self.labels.len());
+            return Err(Error::Internal(format!("the network gave {got} for {want} labels")));
+        }
+        if let Some(at) = logits.iter().position(|logit| !logit.is_finite()) {
+            let (logit, label) = (logits[at], &self.labels[at]);
+            return Err(Error::Internal(format!("the network gave {logit} for {label:?}")));
+        }
+        let scores = match self.scores {
+            Scores::Softmax => softmax(logits, self.temperature),
+            Scores::Sigmoid => logits.iter().map(|logit| sigmoid(*logit, self.temperature)).collect(),
+            Scores::Probabilities => logits.iter().map(|score| score.clamp(0.0, 1.0)).collect(),
+            Scores::Values => logits.to_vec(),
+        };
+        let numbered = (0u32..).zip(self.labels.iter().zip(scores));
+        let mut ranked: Vec<Scored> = numbered
+            .map(|(number, (label, score))| Scored {
+                label: label.clone(),
+                score,
+                index: self.labels_repeat.then_some(number),
+            })
+            .collect();
+        // The sort is stable, which keeps equal scores in the labels' order.
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let n_found = |threshold| ranked.iter().take_while(|scored| scored.score >= threshold).count();
+        let found = self.threshold.map(n_found);
+        Ok(Ranked { scores: ranked, found })
+    }
+}
+
+/// The output that holds the logits: the one that is named, or else `logits`, or else the first that may.
+fn output_of(signature: &Signature, name: Option<&str>) -> Result<usize, SpecError> {
+    let outputs = &signature.outputs;
+    let called = |name: &str| outputs.iter().position(|port| port.name == name);
+    if let Some(name) = name {
+        return called(name).ok_or_else(|| {
+            let names: Vec<&str> = outputs.iter().map(|port| port.name.as_str()).collect();
+            misfit(format!("output names {name:?}, but the network's outputs are {}", names.join(", ")))
+        });
+    }
+    let may = |port: &Port| n_logits(port).is_ok();
+    let found = called("logits").or_else(|| outputs.iter().position(may)).or(outputs.first().map(|_| 0));
+    found.ok_or_else(|| misfit("the network has no output"))
+}
+
+/// How many logits an output gives for a row; nothing where only a run tells.
+fn n_logits(port: &Port) -> Result<Option<usize>, SpecError> {
+    match (port.dtype, port.shape.as_slice()) {
+        (DType::F32, [_]) => Ok(Some(1)),
+        (DType::F32, [_, Dim::Fixed(n)]) => Ok(Some(*n)),
+        (DType::F32, [_, Dim::Free(_)]) => Ok(None),
+        _ => {
+            let (name, found) = (&port.name, port.describe());
+            Err(misfit(format!("output {name:?} is {found}, but logits are f32 [batch, labels]")))
+        }
+    }
+}
+
+/// In f64, in which no logit overflows.
+fn sigmoid(logit: f32, temperature: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(logit) / f64::from(temperature)).exp())) as f32
 }
 
 /// Exponentials of differences to the largest logit, which cannot overflow. Differences are taken
@@ -43,65 +200,4 @@ fn softmax(logits: &[f32], temperature: f32) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::tensor::{Data, Tensor};
-
-    fn labels(n: usize) -> Vec<Arc<str>> {
-        (0..n).map(|label| Arc::from(format!("label {label}"))).collect()
-    }
-
-    fn ranked(logits: &[f32], temperature: f32) -> Result<Ranked, Error> {
-        let output = Tensor::new(vec![logits.len()], Data::F32(logits.to_vec())).unwrap();
-        rank(&vec![output], &labels(logits.len()), temperature)
-    }
-
-    fn names(ranked: &Ranked) -> Vec<&str> {
-        ranked.0.iter().map(|scored| &*scored.label).collect()
-    }
-
-    #[test]
-    fn the_best_comes_first_with_its_probability() {
-        let ranked = ranked(&[0.0, 3f32.ln(), 0.0], 1.0).unwrap();
-        assert_eq!(names(&ranked), ["label 1", "label 0", "label 2"]);
-        assert!((ranked.0[0].score - 0.6).abs() < 1e-6);
-        assert!((ranked.0[1].score - 0.2).abs() < 1e-6);
-    }
-
-    #[test]
-    fn a_temperature_divides_the_logits() {
-        let ranked = ranked(&[2.0 * 3f32.ln(), 0.0], 2.0).unwrap();
-        assert!((ranked.0[0].score - 0.75).abs() < 1e-6);
-    }
-
-    #[test]
-    fn logits_that_are_not_finite_are_a_fault_of_ours() {
-        for logit in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(matches!(ranked(&[0.0, logit], 1.0), Err(Error::Internal(_))));
-        }
-    }
-
-    #[test]
-    fn an_output_of_another_length_or_type_is_a_fault_of_ours() {
-        let long = Tensor::new(vec![3], Data::F32(vec![0.0; 3])).unwrap();
-        let whole = Tensor::new(vec![2], Data::I64(vec![0; 2])).unwrap();
-        for outputs in [vec![long], vec![whole], vec![]] {
-            assert!(matches!(rank(&outputs, &labels(2), 1.0), Err(Error::Internal(_))));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_finite_logits_give_probabilities_in_order(
-            logits in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::ZERO, 1..20),
-            temperature in 1e-3f32..1e3,
-        ) {
-            let ranked = ranked(&logits, temperature).unwrap();
-            let sum: f64 = ranked.0.iter().map(|scored| f64::from(scored.score)).sum();
-            prop_assert!((sum - 1.0).abs() < 1e-5);
-            prop_assert!(ranked.0.windows(2).all(|pair| pair[0].score >= pair[1].score));
-        }
-    }
-}
+mod tests;

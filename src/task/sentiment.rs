@@ -7,16 +7,16 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Supported, Task, Truncated, Weight,
-    fit::{all_filled, input, labels, misfit, read, temperature},
+    fit::{all_filled, input, misfit, read},
     probes::{N_PROBES, PROBE_TOKENS},
-    scores::rank,
+    scores::Scoring,
 };
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
     manifest::{Language, TextClassificationSpec},
     tensor::{DType, Data, Tensor, Tensors},
-    text::{Buckets, Encoded, Limit, Tokenizer},
+    text::{Buckets, Encoded, Limit, Tokenizer, wordpiece},
 };
 
 /// Longest texts that a manifest may ask for.
@@ -25,17 +25,20 @@ const MAX_TOKENS: usize = 8192;
 /// Largest `tokenizer.json`, in bytes.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
+/// Tokens of a row that is compared with itself padded: about a clause, so that padding is a part that tells.
+const PADDED_TOKENS: usize = 6;
+
 /// Bytes of text that make a token, roughly; for weighing only.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// A network that says what a text is.
 pub struct TextClassification {
-    labels: Arc<[Arc<str>]>,
-    temperature: f32,
+    scoring: Scoring,
     tokenizer: Tokenizer,
     buckets: Buckets,
     languages: Vec<Language>,
     pad_id: i64,
+    first_position: i64,
     /// How each input of the network is filled, in signature order.
     fills: Vec<Fill>,
 }
@@ -55,6 +58,10 @@ enum Content {
     IdsReversed,
     /// 1 for a token, 0 for padding.
     Mask,
+    /// 0 for every token: there is one sentence.
+    Types,
+    /// The numbers from the first position on, for padding too.
+    Positions,
 }
 
 impl TextClassification {
@@ -68,18 +75,28 @@ impl TextClassification {
         if !(1..=MAX_TOKENS).contains(&max_tokens) {
             return Err(misfit(format!("max_tokens is {max_tokens}, but 1 to {MAX_TOKENS} are allowed")));
         }
-        let fills = fills(spec, signature)?;
-        let json = read(dir, &spec.tokenizer, MAX_TOKENIZER_BYTES)?;
-        let limit = Limit { max_tokens, side: spec.truncation_side };
-        let tokenizer = Tokenizer::from_json(&json, limit)
+        let min_tokens = spec.min_tokens;
+        if min_tokens > max_tokens {
+            return Err(misfit(format!(
+                "min_tokens is {min_tokens}, but 0 to max_tokens, {max_tokens}, are allowed"
+            )));
+        }
+        let (fills, always) = fills(spec, signature)?;
+        let max_tokens = always.map_or(max_tokens, |length| length.min(max_tokens));
+        let bytes = read(dir, &spec.tokenizer, MAX_TOKENIZER_BYTES)?;
+        let tokenizer = tokenizer(spec, &bytes, Limit { max_tokens, side: spec.truncation_side })
             .map_err(|reason| SpecError::File { file: spec.tokenizer.display().to_string(), reason })?;
+        let buckets = match always {
+            Some(length) => Buckets::only(length),
+            None => Buckets::new(max_tokens).starting_at(tokenizer.shortest().max(min_tokens)),
+        };
         Ok(Self {
-            labels: labels(dir, &spec.labels, signature)?,
-            temperature: temperature(spec.temperature)?,
+            scoring: Scoring::build(spec.into(), dir, signature)?,
             tokenizer,
-            buckets: Buckets::new(max_tokens),
+            buckets,
             languages: spec.languages.clone(),
             pad_id: spec.pad_id,
+            first_position: spec.first_position,
             fills,
         })
     }
@@ -96,6 +113,8 @@ impl TextClassification {
                         padded(ids.iter().rev().map(|id| i64::from(*id)), self.pad_id, padding)
                     }
                     Content::Mask => padded(ids.iter().map(|_| 1), 0, padding),
+                    Content::Types => vec![0; length],
+                    Content::Positions => (self.first_position..).take(length).collect(),
                 };
                 let data = cast(values, fill.dtype)?;
                 Tensor::new(vec![length], data).map_err(|e| Error::Internal(e.to_string()))
@@ -118,44 +137,68 @@ fn cast(values: Vec<i64>, dtype: DType) -> Result<Data, Error> {
     })
 }
 
-/// Finds how every input of the network is filled.
-fn fills(spec: &TextClassificationSpec, signature: &Signature) -> Result<Vec<Fill>, SpecError> {
+/// Reads the tokenizer's own file, or a vocabulary.
+fn tokenizer(spec: &TextClassificationSpec, bytes: &[u8], limit: Limit) -> Result<Tokenizer, String> {
+    let is_vocabulary = spec.tokenizer.extension().is_some_and(|extension| extension == "txt");
+    match (&spec.wordpiece, is_vocabulary) {
+        (None, false) => Tokenizer::from_json(bytes, limit),
+        (Some(_), false) => Err("wordpiece is for a vocabulary, a file that ends in .txt".to_owned()),
+        (settings, true) => {
+            let json = wordpiece::tokenizer_json(bytes, &settings.clone().unwrap_or_default())?;
+            Tokenizer::from_json(&json, limit)
+        }
+    }
+}
+
+/// Finds how every input of the network is filled, and the length that its rows always have, if there is one.
+fn fills(
+    spec: &TextClassificationSpec,
+    signature: &Signature,
+) -> Result<(Vec<Fill>, Option<usize>), SpecError> {
     let mut named = vec![("ids", spec.ids.as_str(), Content::Ids)];
     named.extend(spec.ids_reversed.as_deref().map(|name| ("ids_reversed", name, Content::IdsReversed)));
     named.extend(spec.mask.as_deref().map(|name| ("mask", name, Content::Mask)));
+    named.extend(spec.token_types.as_deref().map(|name| ("token_types", name, Content::Types)));
+    named.extend(spec.positions.as_deref().map(|name| ("positions", name, Content::Positions)));
     let mut fills = Vec::new();
+    let mut lengths = Vec::new();
     for (key, name, content) in &named {
         let (at, port) = input(signature, key, name)?;
         if let Some((_, other, _)) = fills.iter().find(|(taken, _, _)| *taken == at) {
             return Err(misfit(format!("{other} and {key} both name the input {name:?}")));
         }
         fills.push((at, key, Fill { content: *content, dtype: port_type(port, *content)? }));
+        lengths.push(match port.shape.get(1) {
+            Some(Dim::Fixed(length)) => Some(*length),
+            _ => None,
+        });
     }
+    lengths.dedup();
+    let [always] = lengths[..] else {
+        return Err(misfit("the network's inputs take rows of different lengths".to_owned()));
+    };
     let names: Vec<&str> = named.iter().map(|(_, name, _)| *name).collect();
     all_filled(signature, &names)?;
     if fills.iter().any(|(_, _, fill)| fill.dtype == DType::I32) && i32::try_from(spec.pad_id).is_err() {
         return Err(misfit(format!("pad_id is {}, but the network takes i32", spec.pad_id)));
     }
     fills.sort_by_key(|(at, _, _)| *at);
-    Ok(fills.into_iter().map(|(_, _, fill)| fill).collect())
+    Ok((fills.into_iter().map(|(_, _, fill)| fill).collect(), always))
 }
 
-/// Refuses an input that cannot take rows of any length.
+/// Refuses an input that cannot take rows of tokens.
 fn port_type(port: &Port, content: Content) -> Result<DType, SpecError> {
     let (name, found) = (&port.name, port.describe());
     let types: &[DType] = match content {
-        Content::Ids | Content::IdsReversed => &[DType::I64, DType::I32],
+        Content::Ids | Content::IdsReversed | Content::Types | Content::Positions => {
+            &[DType::I64, DType::I32]
+        }
         Content::Mask => &[DType::I64, DType::I32, DType::F32, DType::Bool],
     };
     if !types.contains(&port.dtype) || port.shape.len() != 2 {
         let names: Vec<String> = types.iter().map(DType::to_string).collect();
         let allowed = names.join(" or ");
         return Err(misfit(format!("input {name:?} is {found}, but it must be {allowed} [batch, length]")));
-    }
-    if let Some(Dim::Fixed(length)) = port.shape.get(1) {
-        return Err(misfit(format!(
-            "input {name:?} takes {length} tokens always, but rows are of any length"
-        )));
     }
     Ok(port.dtype)
 }
@@ -166,7 +209,7 @@ impl Task for TextClassification {
     }
 
     fn labels(&self) -> &[Arc<str>] {
-        &self.labels
+        self.scoring.labels()
     }
 
     fn bucket(&self, weight: Weight) -> Bucket {
@@ -189,12 +232,8 @@ impl Task for TextClassification {
         let Frame::Text { tokens, truncated, supported } = *frame else {
             return Err(Error::Internal("a text's answer was asked for an image".to_owned()));
         };
-        Ok(Answer::Text {
-            tokens,
-            truncated,
-            supported,
-            scores: rank(&outputs, &self.labels, self.temperature)?,
-        })
+        let scores = self.scoring.rank(&outputs)?;
+        Ok(Answer::Text { tokens, truncated, supported, scores })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -204,6 +243,23 @@ impl Task for TextClassification {
             Some(Sample { bucket: *length, row })
         };
         self.buckets.lengths().iter().filter_map(sample).collect()
+    }
+
+    fn padded(&self) -> Option<[Prepared; 2]> {
+        if self.fills.iter().any(|fill| fill.content == Content::Mask) {
+            return None;
+        }
+        let lengths = self.buckets.lengths();
+        let [tokens, longer] = *lengths.windows(2).find(|pair| pair[0] >= PADDED_TOKENS)? else {
+            return None;
+        };
+        let (mut rng, n_words) = (fastrand::Rng::with_seed(1), self.tokenizer.n_words().max(1));
+        let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(..n_words)).collect();
+        let row = |length: usize| {
+            let frame = Frame::Text { tokens, truncated: Truncated::No, supported: Supported::Unsaid };
+            Some(Prepared { row: self.row(&ids, length).ok()?, bucket: length, frame })
+        };
+        Some([row(tokens)?, row(longer)?])
     }
 
     fn probes(&self) -> Vec<Prepared> {
@@ -226,162 +282,4 @@ impl Task for TextClassification {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        manifest::{Labels, Manifest, TaskSpec, TruncationSide},
-        text::fixtures,
-    };
-
-    fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
-        Port { name: name.to_owned(), dtype, shape: shape.to_vec() }
-    }
-
-    fn free(name: &str) -> Dim {
-        Dim::Free(name.to_owned())
-    }
-
-    /// The manifest's order of inputs is not the network's.
-    fn signature() -> Signature {
-        let shape = [free("batch"), free("length")];
-        Signature {
-            inputs: vec![
-                port("mask", DType::F32, &shape),
-                port("ids", DType::I64, &shape),
-                port("reversed", DType::I32, &shape),
-            ],
-            outputs: vec![port("logits", DType::F32, &[free("batch"), Dim::Fixed(2)])],
-        }
-    }
-
-    fn spec() -> TextClassificationSpec {
-        TextClassificationSpec {
-            labels: Labels::default(),
-            tokenizer: "tokenizer.json".into(),
-            temperature: 0.5,
-            max_tokens: 7,
-            truncation_side: TruncationSide::Right,
-            languages: Vec::new(),
-            pad_id: 99,
-            ids: "ids".to_owned(),
-            ids_reversed: Some("reversed".to_owned()),
-            mask: Some("mask".to_owned()),
-        }
-    }
-
-    fn build(spec: &TextClassificationSpec, signature: &Signature) -> Result<TextClassification, SpecError> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("labels.txt"), "negative\npositive\n").unwrap();
-        std::fs::write(dir.path().join("tokenizer.json"), fixtures::plain()).unwrap();
-        TextClassification::build(spec, dir.path(), signature)
-    }
-
-    fn task() -> TextClassification {
-        build(&spec(), &signature()).unwrap()
-    }
-
-    fn text(text: &str) -> Input {
-        Input::Text(text.to_owned())
-    }
-
-    fn refusal(change: impl FnOnce(&mut TextClassificationSpec, &mut Signature)) -> String {
-        let (mut spec, mut signature) = (spec(), signature());
-        change(&mut spec, &mut signature);
-        build(&spec, &signature).map(|_| ()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
-        let Prepared { row, frame, .. } = task().prepare(text("very good film")).unwrap();
-        assert_eq!(frame, Frame::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid });
-        assert_eq!(row[0].data(), &Data::F32(vec![1.0, 1.0, 1.0, 0.0]));
-        assert_eq!(row[1].data(), &Data::I64(vec![5, 2, 4, 99]));
-        assert_eq!(row[2].data(), &Data::I32(vec![4, 2, 5, 99]));
-        assert!(row.iter().all(|tensor| tensor.shape() == [4]));
-    }
-
-    #[test]
-    fn a_long_text_is_cut_and_the_answer_says_so() {
-        let task = task();
-        let Prepared { row, frame, .. } = task.prepare(text(&"good ".repeat(40))).unwrap();
-        assert_eq!(row[1].shape(), [7]);
-        let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 0.5 * 3f32.ln()])).unwrap();
-        let Answer::Text { tokens: 7, truncated: Truncated::Yes, scores, .. } =
-            task.answer(vec![logits], &frame).unwrap()
-        else {
-            panic!("no answer about a text that was cut");
-        };
-        assert_eq!(&*scores.0[0].label, "positive");
-        assert!((scores.0[0].score - 0.75).abs() < 1e-6);
-    }
-
-    #[test]
-    fn there_is_a_sample_of_every_shape_the_shortest_first() {
-        let task = task();
-        let shapes: Vec<usize> = task.samples().iter().map(|sample| sample.row[0].shape()[0]).collect();
-        assert_eq!(shapes, [1, 2, 4, 6, 7]);
-        for n_words in 1..20 {
-            let Prepared { row, bucket, .. } = task.prepare(text(&"good ".repeat(n_words))).unwrap();
-            assert!(shapes.contains(&bucket));
-            assert_eq!(row[0].shape(), [bucket]);
-        }
-    }
-
-    #[test]
-    fn the_bucket_is_guessed_from_the_bytes() {
-        let guess = |bytes| task().bucket(Weight::of(bytes));
-        assert_eq!([guess(0), guess(14), guess(9999)], [1, 4, 7].map(Bucket::Likely));
-    }
-
-    #[test]
-    fn no_text_and_an_image_are_invalid() {
-        for input in [text(""), text(" \n"), Input::Image(vec![0xff, 0xd8].into())] {
-            assert!(matches!(task().prepare(input), Err(Error::Invalid(_))));
-        }
-    }
-
-    #[test]
-    fn a_spec_that_does_not_fit_is_refused_with_what_would() {
-        let cases = [
-            (refusal(|spec, _| spec.max_tokens = 0), "max_tokens is 0, but 1 to 8192 are allowed"),
-            (refusal(|spec, _| spec.max_tokens = 9000), "max_tokens is 9000, but 1 to 8192 are allowed"),
-            (
-                refusal(|spec, _| spec.ids = "tokens".to_owned()),
-                "ids names the input \"tokens\", but the network's inputs are mask, ids, reversed",
-            ),
-            (
-                refusal(|spec, _| spec.mask = None),
-                "the network also takes \"mask\", f32 [batch, length], which model.toml does not fill",
-            ),
-            (
-                refusal(|spec, _| spec.ids_reversed = Some("ids".to_owned())),
-                "ids and ids_reversed both name the input \"ids\"",
-            ),
-            (
-                refusal(|_, signature| signature.inputs[1].dtype = DType::F32),
-                "input \"ids\" is f32 [batch, length], but it must be i64 or i32 [batch, length]",
-            ),
-            (
-                refusal(|_, signature| signature.inputs[1].shape[1] = Dim::Fixed(128)),
-                "input \"ids\" takes 128 tokens always, but rows are of any length",
-            ),
-            (
-                refusal(|_, signature| signature.outputs[0].shape[1] = Dim::Fixed(5)),
-                "labels.txt has 2 labels, but the network gives 5 logits",
-            ),
-            (refusal(|spec, _| spec.pad_id = 1 << 40), "pad_id is 1099511627776, but the network takes i32"),
-        ];
-        for (refusal, expected) in cases {
-            assert_eq!(refusal, expected);
-        }
-        assert!(refusal(|spec, _| spec.tokenizer = "labels.txt".into()).contains("cannot read labels.txt"));
-    }
-
-    #[test]
-    fn the_manifest_of_a_classifier_is_read() {
-        let text = "[task.text-classification]\nmax_tokens = 7\npad_id = 99\ntemperature = 0.5\nids = 'ids'\n\
-                    ids_reversed = 'reversed'\nmask = 'mask'\n";
-        let manifest: Manifest = toml::from_str(text).unwrap();
-        assert_eq!(manifest.task, TaskSpec::TextClassification(spec()));
-    }
-}
+mod tests;

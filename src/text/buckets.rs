@@ -19,6 +19,18 @@ impl Buckets {
         Self { lengths }
     }
 
+    /// The table of a network whose rows always have this length.
+    pub fn only(length: usize) -> Self {
+        Self { lengths: vec![length] }
+    }
+
+    /// The same table for texts of at least `least` tokens, or rows that are padded up to it: nothing is shorter.
+    #[must_use]
+    pub fn starting_at(self, least: usize) -> Self {
+        let longer = self.lengths.into_iter().filter(|length| *length > least);
+        Self { lengths: (least > 0).then_some(least).into_iter().chain(longer).collect() }
+    }
+
     /// Every length, ascending.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
@@ -43,6 +55,9 @@ mod tests {
         assert_eq!(buckets.lengths(), [1, 2, 4, 6, 9, 13, 18, 25, 34, 46, 62, 64]);
         assert_eq!((buckets.of(1), buckets.of(5), buckets.of(62), buckets.of(1000)), (1, 6, 62, 64));
         assert_eq!(Buckets::new(1).lengths(), [1]);
+        for (least, lengths) in [(0, vec![1, 2, 4, 6, 7]), (3, vec![3, 4, 6, 7]), (7, vec![7])] {
+            assert_eq!(Buckets::new(7).starting_at(least).lengths(), lengths);
+        }
     }
 
     proptest! {

@@ -117,8 +117,7 @@ mod tests {
     }
 
     fn scores() -> Ranked {
-        let scored = |label: &str, score| Scored { label: label.into(), score };
-        Ranked(vec![scored("positive", 0.75), scored("negative", 0.25)])
+        Ranked::from(vec![Scored::new("positive", 0.75), Scored::new("negative", 0.25)])
     }
 
     #[test]

@@ -24,11 +24,12 @@ use tract_onnx::{
 
 use super::{
     census::{self, Counted, Limits},
+    ending,
     footprint::Footprint,
     recurrent,
 };
 use crate::{
-    engine::{Dim, EngineError, Port, Signature},
+    engine::{Dim, Ending, EngineError, Port, Signature},
     tensor::DType,
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Network {
     pub(super) packed_bytes: usize,
     /// What the values of a plan may take.
     pub(super) footprint: Footprint,
+    /// What the numbers of each output are.
+    pub(super) endings: Vec<Ending>,
 }
 
 impl Network {
@@ -80,7 +83,15 @@ impl Network {
         if let Some(name) = unresolved_inputs.first() {
             return Err(refused(format!("`{name}` is read but nothing makes it")));
         }
-        Ok(Self { model, rows: rows_of(&signature), signature, packed_bytes: packed_bytes(graph), footprint })
+        let endings = signature.outputs.iter().map(|port| ending::of(graph, &port.name)).collect();
+        Ok(Self {
+            model,
+            rows: rows_of(&signature),
+            signature,
+            packed_bytes: packed_bytes(graph),
+            footprint,
+            endings,
+        })
     }
 
     /// The shape of each input's row, where the network leaves no choice.

@@ -9,7 +9,7 @@ use crate::tensor::{DType, Data};
 mod census;
 mod kernels;
 #[path = "../../../tests/it/fixtures/onnx.rs"]
-mod onnx;
+pub(crate) mod onnx;
 mod operators;
 mod recurrent;
 mod refused;

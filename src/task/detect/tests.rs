@@ -225,7 +225,7 @@ fn a_spec_that_does_not_fit_the_network_is_refused_with_what_would() {
     let cases = [
         (
             refusal(|spec, _| spec.labels = Labels::Inline(vec![])),
-            "the manifest has 0 labels, but a detector finds 1 thing",
+            "the list of labels has 0 labels, but a detector finds 1 thing",
         ),
         (refusal(|spec, _| spec.sides = vec![]), "sides has 0 values, but 1 to 4 are allowed"),
         (

@@ -1,0 +1,160 @@
+//! What a folder says of a network that classifies pictures. Plain data; `task` holds it to the network.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, Scores, one, one_255th};
+
+/// An image in, one of the labels out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageClassificationSpec {
+    /// In the order of the network's logits.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Name of the output that holds the logits; left out, `logits` or else the first output.
+    #[serde(default)]
+    pub output: Option<String>,
+    /// How the output becomes scores; left out, as the network's last operator tells.
+    #[serde(default)]
+    pub scores: Option<Scores>,
+    /// The score from which a label counts as found, for a network in which several may be.
+    #[serde(default)]
+    pub threshold: Option<f32>,
+    /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
+    #[serde(default = "one")]
+    pub temperature: f32,
+    /// How much wider than a detector's box the region that is classified is, on each of its four sides, as
+    /// a share of the box; below 0 it is narrower.
+    #[serde(default)]
+    pub margin: f32,
+    pub input: ImageInputSpec,
+}
+
+/// How a picture becomes the network's input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageInputSpec {
+    /// The input's name in the network.
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    pub color: Color,
+    #[serde(default)]
+    pub layout: Layout,
+    #[serde(default)]
+    pub fit: Fit,
+    #[serde(default)]
+    pub filter: Filter,
+    #[serde(default)]
+    pub resampling: Resampling,
+    /// A sample becomes `(sample * scale - mean) / std`, samples being 0 to 255.
+    #[serde(default = "one_255th")]
+    pub scale: f32,
+    /// One value, or one per channel.
+    pub mean: Vec<f32>,
+    /// One value, or one per channel.
+    pub std: Vec<f32>,
+}
+
+/// The channels a network takes, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Color {
+    /// One channel of ITU-R BT.601 luma.
+    Gray,
+    Rgb,
+    Bgr,
+}
+
+/// Where the channels stand in the network's input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// `[batch, channels, height, width]`.
+    #[default]
+    Nchw,
+    /// `[batch, height, width, channels]`.
+    Nhwc,
+}
+
+/// How a region of another aspect ratio fills the network's input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fit {
+    /// Cut the longer side, centred.
+    #[default]
+    Cover,
+    /// Pad the shorter side, centred, with black.
+    Contain,
+    /// Ignore the aspect ratio.
+    Stretch,
+    /// Scale so that the shorter side has this many pixels, then cut the middle out, padded with black where
+    /// there is less.
+    ShortestSide(u32),
+    /// Scale to this size, whatever the aspect ratio, then cut the middle out.
+    StretchTo { width: u32, height: u32 },
+    /// Cut the middle out of the picture as it is, padded with black where there is less.
+    Unscaled,
+}
+
+/// How samples are interpolated. All but `nearest` are antialiased when they shrink, as Pillow's are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    Nearest,
+    Box,
+    #[default]
+    Bilinear,
+    Hamming,
+    /// Keys (1981) with a = -1/2.
+    Bicubic,
+    /// With three lobes.
+    Lanczos,
+}
+
+/// How closely a filter is computed as Pillow computes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resampling {
+    /// To within one of 256 levels.
+    #[default]
+    Fast,
+    /// To the bit, with its order of passes and its weights; slower for large pictures.
+    Exact,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Manifest, TaskSpec},
+        *,
+    };
+
+    fn input(fit: &str) -> Result<ImageInputSpec, String> {
+        let manifest = Manifest::parse(&format!(
+            "[task.image-classification]\n[task.image-classification.input]\nname = 'x'\nwidth = 224\nheight = 224\n\
+             color = 'rgb'\nmean = [0.5]\nstd = [0.5]\n{fit}\n"
+        ))?;
+        let TaskSpec::ImageClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+        Ok(spec.input)
+    }
+
+    #[test]
+    fn a_manifest_says_how_a_picture_fills_the_input() {
+        for (text, fit) in [
+            ("", Fit::Cover),
+            ("fit = 'stretch'", Fit::Stretch),
+            ("fit = 'unscaled'", Fit::Unscaled),
+            ("fit = { shortest-side = 256 }", Fit::ShortestSide(256)),
+            (
+                "fit = { stretch-to = { width = 256, height = 240 } }",
+                Fit::StretchTo { width: 256, height: 240 },
+            ),
+        ] {
+            assert_eq!(input(text).unwrap().fit, fit, "{text}");
+        }
+        let error = input("fit = { shorter-side = 256 }").unwrap_err();
+        assert!(error.contains("shortest-side") && error.contains("stretch-to"), "{error}");
+        assert_eq!(input("layout = 'nhwc'\nfilter = 'lanczos'").unwrap().layout, Layout::Nhwc);
+    }
+}
