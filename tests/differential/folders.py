@@ -472,7 +472,8 @@ def answers(lepton: str, case: Case, inputs, scratch: Path):
         (scratch / "texts.txt").write_text("".join(text + "\n" for text in inputs))
         files = [scratch / "texts.txt"]
     command = [lepton, "predict", "--models", str(case.folder.parent), "m", *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # Elsewhere, so that no configuration of this repository is read.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=scratch)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     if len(lines) != len(inputs):
         return done.stderr.strip().splitlines()[-1:]
@@ -481,12 +482,42 @@ def answers(lepton: str, case: Case, inputs, scratch: Path):
     return errors or [sorted((score["label"], score["score"]) for score in line["scores"]) for line in found]
 
 
+def formula(width: int, height: int) -> Image.Image:
+    """The picture that the unit test draws by the same formula."""
+    y, x, c = np.mgrid[0:height, 0:width, 0:3]
+    return Image.fromarray(((x * 7 + y * 13 + c * 37 + x * y % 31 * 5) % 256).astype(np.uint8))
+
+
+def write_golden(scratch: Path, file: Path) -> int:
+    """A line for each processor's file: what it says, and some of the numbers that it makes of two pictures."""
+    lines = []
+    for case in image_cases(scratch):
+        if case.name.startswith("vit-") and not json.loads((case.folder / "preprocessor_config.json").read_text()).get("resample"):
+            continue
+        config = json.loads((case.folder / "config.json").read_text())
+        processor, made = image_processor(case.folder, config["model_type"]), []
+        for size in [(64, 40), (37, 61)]:
+            pixels = np.asarray(processor(formula(*size), return_tensors="np")["pixel_values"])[0]
+            flat = pixels.astype(np.float32).ravel()
+            step = max(1, flat.size // 23)
+            made.append({"size": size, "shape": pixels.shape, "step": step, "numbers": [round(float(n), 6) for n in flat[::step]]})
+        written = json.loads((case.folder / "preprocessor_config.json").read_text())
+        lines.append(json.dumps({"name": case.name, "model_type": config["model_type"], "processor": written, "made": made}))
+    file.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lepton", help="the program to compare")
+    parser.add_argument("lepton", nargs="?", type=Path, help="the program to compare")
+    parser.add_argument("--golden", type=Path, help="a file that the processors' own numbers are written to, for a unit test")
     parser.add_argument("--keep", type=Path, help="an empty folder that the models are kept in")
     parser.add_argument("--only", default="", help="folders whose names hold this")
     arguments = parser.parse_args()
+    if arguments.golden:
+        with tempfile.TemporaryDirectory() as temporary:
+            return write_golden(Path(temporary), arguments.golden)
+    lepton = str(arguments.lepton.resolve())
     n, n_loaded, n_right = 0, 0, 0
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
@@ -497,7 +528,7 @@ def main() -> int:
             if arguments.only not in case.name:
                 continue
             n += 1
-            got, wanted = answers(arguments.lepton, case, inputs, scratch), case.expected(inputs)
+            got, wanted = answers(lepton, case, inputs, scratch), case.expected(inputs)
             if not got or isinstance(got[0], str):
                 print(f"{case.name:28} does not load: {' '.join(got)}")
                 continue

@@ -1,6 +1,7 @@
 //! Files as the processors of transformers write them, and what becomes of them.
 
 use super::*;
+use crate::image::{ImageLimits, Picture, Preprocessing, pictures};
 
 fn port(shape: &[usize]) -> Port {
     let batch = Dim::Free("batch".to_owned());
@@ -211,4 +212,53 @@ fn the_network_s_own_input_has_its_say() {
     let three = r#"{"image_processor_type": "ViTImageProcessor", "size": 8}"#;
     let error = read(three, "{}", &port(&[1, 8, 8])).unwrap_err();
     assert!(error.contains("image_mean has 3 numbers, but the network's input has 1 channels"), "{error}");
+}
+
+/// What a processor of transformers made of two pictures (`tests/differential/folders.py --golden`).
+#[derive(Deserialize)]
+struct Golden {
+    name: String,
+    model_type: String,
+    processor: Value,
+    made: Vec<Made>,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    /// Width and height of the picture.
+    size: [u32; 2],
+    /// Of the network's input.
+    shape: [usize; 3],
+    /// Every number at a multiple of it is told.
+    step: usize,
+    numbers: Vec<f32>,
+}
+
+/// The picture that the script draws, too.
+fn drawn([width, height]: [u32; 2]) -> Picture {
+    let level = |x: u32, y: u32, c: u32| ((x * 7 + y * 13 + c * 37 + x * y % 31 * 5) % 256) as u8;
+    let samples: Vec<u8> =
+        (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| level(x, y, c)))).collect();
+    let file = pictures::raw_png(width, height, pictures::PngKind::Rgb, 8, &samples);
+    let limits = ImageLimits { pixels: 1 << 20, side: 1024, memory: 1 << 28 };
+    Picture::decode(&file, limits, crate::image::Channels::Rgb).unwrap()
+}
+
+#[test]
+fn every_processor_makes_the_numbers_that_transformers_makes() {
+    let golden: Vec<Golden> = serde_json::from_str(include_str!("golden.json")).unwrap();
+    assert!(golden.len() > 35, "only {} processors", golden.len());
+    for Golden { name, model_type, processor, made } in golden {
+        for Made { size, shape, step, numbers } in made {
+            let config = format!(r#"{{"model_type": "{model_type}"}}"#);
+            let input = read(&processor.to_string(), &config, &port(&shape)).unwrap();
+            let picture = drawn(size);
+            let row = Preprocessing::new(&input).row(&picture, picture.whole()).unwrap();
+            assert_eq!(row.len(), shape.iter().product::<usize>(), "{name}");
+            for (at, (got, expected)) in row.iter().step_by(step).zip(numbers).enumerate() {
+                let differ = (got - expected).abs();
+                assert!(differ < 1e-4, "{name}, {size:?}: number {} is {got}, not {expected}", at * step);
+            }
+        }
+    }
 }
