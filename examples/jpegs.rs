@@ -61,6 +61,8 @@ fn levels(file: &[u8], color: Color) -> Result<Vec<u8>, lepton::error::Error> {
             color,
             fit: Fit::Stretch,
             filter: Filter::Bilinear,
+            layout: Default::default(),
+            resampling: Default::default(),
             scale: 1.0,
             mean: vec![0.0],
             std: vec![1.0],
