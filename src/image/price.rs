@@ -65,8 +65,8 @@ pub enum Priced {
     Foreign,
 }
 
-/// Most passes that are counted; no decoder here reads more scans of a JPEG.
-pub(super) const MOST_PASSES: u32 = 64;
+/// Most passes that are counted: the decoder of JPEGs reads no more scans.
+pub(super) const MOST_PASSES: u32 = super::jpeg::MAX_SCANS as u32;
 
 impl Outline {
     /// Pixels times passes: what the cost of decoding grows with, among pictures of one coding.

@@ -47,7 +47,7 @@ const ALLOWED: &str = "JPEGs are read as baseline or progressive, 8 bits a sampl
 
 /// Most scans of a picture. libjpeg writes 10 for colours and 18 for four inks, and encoders that search
 /// for the smallest file about 16.
-const MAX_SCANS: usize = 20;
+pub(super) const MAX_SCANS: usize = 20;
 
 /// Bytes that tables take, whatever the picture is.
 const TABLE_BYTES: u64 = 64 << 10;
