@@ -8,6 +8,8 @@ mod architecture;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod dead_log;
