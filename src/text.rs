@@ -79,6 +79,12 @@ impl Tokenizer {
     /// # Errors
     /// A text for the log that says why the file cannot be used.
     pub fn from_json(json: &[u8], limit: Limit) -> Result<Self, String> {
+        // The library panics about some files instead of refusing them.
+        catch_unwind(|| Self::read(json, limit))
+            .unwrap_or_else(|_| Err("the library that reads tokenizers cannot read it".to_owned()))
+    }
+
+    fn read(json: &[u8], limit: Limit) -> Result<Self, String> {
         let Limit { max_tokens, side } = limit;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| e.to_string())?;
         inner.with_padding(None);

@@ -196,3 +196,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_that_the_library_panics_about_is_refused() {
+    // Found by fuzzing.
+    let json = r#"{"decoder":,"normalizer":null,"pre_tokenizer":null,"post_processor":null}"#;
+    let error = Tokenizer::from_json(json.as_bytes(), limit(16)).err().unwrap();
+    assert!(!error.is_empty());
+}
