@@ -1,7 +1,7 @@
 //! Writes JPEGs of every kind, and what Lepton makes of them, for `tests/differential/jpeg.py`.
 //!
 //! `jpegs FIRST COUNT` writes for each seed from FIRST on: the recipe as text, the file, and the answer in
-//! colour and in grey. Each is a length of four bytes, little end first, and so many bytes. An answer
+//! colour and in grey. Each is a length of four bytes, little end first, and that number of bytes. An answer
 //! begins with `+`, and levels follow, channel by channel; or it begins with `-`, and the refusal follows,
 //! or with `!` where decoding panicked. A panic is never right.
 

@@ -76,7 +76,7 @@ fn checked(config: &Config, found: Found) -> Result<Loadable, String> {
     pool::on_a_worker(work).map_err(|error| format!("cannot start a thread: {error}"))?
 }
 
-/// Loads a model whose network's file has so many bytes, and measures it.
+/// Loads a model whose network's file has this number of bytes, and measures it.
 pub(super) fn measured(load: LoadModel, max_rows: usize, network_bytes: u64) -> Result<Loadable, String> {
     let started = Instant::now();
     let loaded = load()?;

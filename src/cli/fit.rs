@@ -87,7 +87,7 @@ pub(super) fn into_descriptors(config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-/// How many of `wanted` connections so many descriptors are enough for; `None` where for none.
+/// Returns how many of `wanted` connections this number of descriptors allows; `None` for none.
 fn connections_within(descriptors: u64, wanted: usize) -> Option<usize> {
     let left = usize::try_from(descriptors.saturating_sub(DESCRIPTORS)).unwrap_or(usize::MAX);
     Some(left.min(wanted)).filter(|connections| *connections > 0)

@@ -148,7 +148,7 @@ fn left() -> Option<u64> {
     Some(most.saturating_sub(resident(std::process::id()).unwrap_or(0)))
 }
 
-/// Whether there is memory for loading a model of so many bytes in another process.
+/// Whether there is memory to load a model of a given number of bytes in another process.
 fn fits(files: u64) -> bool {
     left().is_none_or(|left| BASE.saturating_add(files.saturating_mul(TIMES)) <= left)
 }

@@ -36,7 +36,7 @@ enum Fault {
     Origin(String),
     /// The body had not arrived after this long.
     BodyTimeout(Duration),
-    /// The body came slower than at so many bytes a second.
+    /// The body arrived more slowly than this number of bytes a second.
     BodyTooSlow(u64),
 }
 

@@ -44,7 +44,7 @@ impl Picture {
     }
 }
 
-/// The first position up to which there are at least so many; nothing where there are none at all.
+/// The first position up to which there are at least this many; `None` where there are none at all.
 fn percentile(counts: impl Iterator<Item = usize>, least: usize) -> Option<usize> {
     let mut sums = counts.scan(0, |sum, count| {
         *sum += count;

@@ -109,7 +109,7 @@ impl Coding {
     }
 }
 
-/// A file that is read at most so many bytes of.
+/// A file of which at most this number of bytes is read.
 struct Reader<'s, S> {
     source: &'s S,
     left: usize,

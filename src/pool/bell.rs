@@ -74,7 +74,7 @@ struct Signal {
 }
 
 impl Bell {
-    /// Wakes workers for so many jobs, now or by the end of this thread's round. Whoever queued the jobs keeps
+    /// Wakes workers for this number of jobs, now or by the end of this thread's round. Whoever queued the jobs keeps
     /// what is returned until its next poll, for this thread may have others to serve for ever.
     pub(super) fn ring(&self, n_jobs: usize) -> Option<Deferred> {
         if !ROUND.with_borrow(|round| round.parks) {

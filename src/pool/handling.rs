@@ -106,7 +106,7 @@ impl Handling {
         extrapolated(seconds.clamp(guess / FURTHEST, guess * FURTHEST))
     }
 
-    /// The least that inputs of so many bytes have cost lately, in CPU seconds: what is known before a body is read.
+    /// The least that inputs of this number of bytes have cost lately, in CPU seconds: what is known before a body is read.
     /// Bytes say little of the work, so it is 0 soon after nobody was answered.
     pub(super) fn least(&self, n_bytes: usize, now: Instant) -> f64 {
         self.least.get(&class(n_bytes as u64)).map_or(0.0, |least| least.at(now))

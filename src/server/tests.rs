@@ -270,7 +270,7 @@ fn routes(more: Router) -> Router {
     )))
 }
 
-/// A server of all routes with so many regular places.
+/// A server of all routes with this number of regular places.
 async fn serve_routes(places: usize) -> Served {
     let config = ServerConfig { max_connections: places, ..Config::default().server };
     serve_as(&config, routes(app()), PATIENT, DRAIN).await

@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(outlet.lock().untold, 6);
     }
 
-    /// A disk of so many bytes, which is then emptied.
+    /// A disk of a given number of bytes, which is then emptied.
     struct Disk {
         free: usize,
         written: mpsc::Sender<Vec<u8>>,

@@ -21,7 +21,7 @@ const LENGTH_ORDER: [usize; 19] = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10,
 pub(super) struct Shape {
     /// The symbol of a code that has only one, which takes no bits.
     pub(super) single: Option<u16>,
-    /// What its table takes in the decoder.
+    /// Bytes of its table in the decoder.
     pub(super) bytes: u64,
 }
 

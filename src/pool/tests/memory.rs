@@ -34,7 +34,7 @@ impl Drop for Counted {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A body of so many bytes, of which so many slices of a byte are inputs.
+    /// A body of a number of bytes, of which a number of one-byte slices are inputs.
     Ask { n_bytes: usize, n_slices: usize },
     /// The caller of the reply at that position, modulo those that wait, leaves.
     Leave(usize),
