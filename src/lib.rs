@@ -18,7 +18,6 @@ mod allocator;
 pub mod cli;
 pub mod config;
 pub mod cores;
-pub mod engine;
 pub mod error;
 pub mod http;
 pub mod image;
@@ -29,5 +28,6 @@ pub mod random;
 pub mod repository;
 pub mod server;
 pub mod task;
-pub mod tensor;
 pub mod text;
+
+pub use lepton_engine::{self as engine, tensor};

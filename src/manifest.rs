@@ -7,7 +7,6 @@ mod balance;
 mod detection;
 mod labels;
 mod language;
-mod precision;
 mod scores;
 mod text;
 mod truncation;
@@ -15,6 +14,7 @@ mod vision;
 
 use std::{borrow::Cow, path::Path};
 
+pub use lepton_engine::Asked;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -22,7 +22,6 @@ pub use self::{
     detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
     labels::Labels,
     language::Language,
-    precision::Asked,
     scores::Scores,
     text::{TextClassificationSpec, WordPieceSpec},
     truncation::TruncationSide,

@@ -1,15 +1,16 @@
 //! Folders with real networks, loaded and asked: what the files say reaches the scores.
 
+use self::onnx::{Axis, Element, Graph, Node, noise};
 use super::*;
 use crate::{
-    engine::{
-        run_rows,
-        tract::tests::onnx::{Axis, Element, Graph, Node, noise},
-    },
+    engine::run_rows,
     image::pictures,
     task::{Answer, Input, Ranked},
     text::fixtures,
 };
+
+#[path = "../../../tests/it/fixtures/onnx.rs"]
+mod onnx;
 
 const BATCH: Axis = Axis::Named("batch");
 const LENGTH: Axis = Axis::Named("length");
