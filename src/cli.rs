@@ -4,6 +4,7 @@
 //! error; the exit code is 0, 1 where the work failed, or 2 where the words or settings were wrong.
 
 mod bench;
+mod catalog;
 mod check;
 mod fit;
 mod health;
@@ -24,8 +25,8 @@ use crate::{
     },
     cores,
     metrics::Metrics,
-    pool::{ModelPool, PoolOptions, Rule},
-    repository::{self, Found},
+    pool::{Declared, ModelPool, PoolOptions, Rule},
+    repository::Repository,
     task::TaskOptions,
 };
 
@@ -223,20 +224,19 @@ fn workers(config: &Config) -> usize {
     }
 }
 
-/// Finds the models, without loading them.
-fn find_models(config: &Config) -> Result<Vec<Found>> {
-    Ok(repository::scan(&config.models.dir, TaskOptions::from(&config.limits))?)
+/// The folder of models, of which nothing is loaded yet.
+fn repository(config: &Config) -> Repository {
+    Repository::new(&config.models.dir, TaskOptions::from(&config.limits))
 }
 
 /// Starts the worker threads, which load what was found.
-fn start_pool(config: &Config, found: Vec<Found>, metrics: &Metrics) -> Result<ModelPool> {
+fn start_pool(config: &Config, models: Vec<Declared>, metrics: &Metrics) -> Result<ModelPool> {
     let options = PoolOptions {
         workers: workers(config),
         queue_rows: config.pool.queue_rows,
         queue_bytes: usize::try_from(config.pool.queue_bytes.0).unwrap_or(usize::MAX),
         rule: Rule::Measured,
     };
-    let models = found.into_iter().map(|found| found.declared).collect();
     ModelPool::start(&options, models, metrics).context("cannot start the worker threads")
 }
 

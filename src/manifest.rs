@@ -5,6 +5,7 @@
 
 mod balance;
 mod detection;
+mod id;
 mod labels;
 mod language;
 mod scores;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     balance::Balance,
     detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
+    id::ModelId,
     labels::Labels,
     language::Language,
     scores::Scores,

@@ -16,10 +16,12 @@ use prometheus_client::{
 };
 
 pub use self::{
-    model::{Cost, ModelMetrics},
+    model::{Cost, ModelMetrics, ModelSeries},
     process::count_lost_log_lines,
     route::RouteMetrics,
 };
+
+use self::model::{ModelFamilies, ModelLabels, PromiseLabels, StageLabels};
 
 /// Upper bounds of the latency histograms, in seconds.
 const SECONDS: [f64; 16] =
@@ -120,23 +122,6 @@ metrics! {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ModelLabels {
-    model: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    model: String,
-    stage: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PromiseLabels {
-    model: String,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -171,29 +156,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The metrics of the model called `name`.
-    pub fn model(&self, name: &str) -> ModelMetrics {
-        let labels = ModelLabels { model: name.to_owned() };
-        let stage =
-            |stage| self.stage_seconds.get_or_create_owned(&StageLabels { model: name.to_owned(), stage });
-        let promise =
-            |outcome| self.promises.get_or_create_owned(&PromiseLabels { model: name.to_owned(), outcome });
-        ModelMetrics {
-            queue: stage("queue"),
-            prepare: stage("prepare"),
-            infer: stage("infer"),
-            answer: stage("answer"),
-            total: stage("total"),
-            batch_rows: self.batch_rows.get_or_create_owned(&labels),
-            answered_rows: self.answered_rows.get_or_create_owned(&labels),
-            cpu_seconds: self.charged_cpu_seconds.get_or_create_owned(&labels),
-            queued_rows: self.queued_rows.get_or_create_owned(&labels),
-            kept: promise("kept"),
-            broken: promise("broken"),
-            predicted: self.predicted_seconds.get_or_create_owned(&labels),
-            finished: self.finished_seconds.get_or_create_owned(&labels),
-            forecast_ratio: self.forecast_ratio.get_or_create_owned(&labels),
-        }
+    /// The series of models, which come and go with them.
+    pub fn models(&self) -> ModelSeries {
+        ModelSeries::new(ModelFamilies {
+            stage_seconds: self.stage_seconds.clone(),
+            batch_rows: self.batch_rows.clone(),
+            answered_rows: self.answered_rows.clone(),
+            charged_cpu_seconds: self.charged_cpu_seconds.clone(),
+            promises: self.promises.clone(),
+            predicted_seconds: self.predicted_seconds.clone(),
+            finished_seconds: self.finished_seconds.clone(),
+            forecast_ratio: self.forecast_ratio.clone(),
+            queued_rows: self.queued_rows.clone(),
+        })
     }
 
     /// Counts a request that was not answered, by the stable name of its reason (`overloaded`).
@@ -282,6 +257,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::manifest::{ModelId, Version};
 
     /// What a scrape reads: samples by name and labels.
     struct Scrape {
@@ -349,10 +325,14 @@ mod tests {
         }
     }
 
+    fn face() -> ModelId {
+        ModelId { name: "face".parse().unwrap(), version: Version(3) }
+    }
+
     #[test]
     fn an_answered_row_is_seen_in_every_stage_and_charged() {
         let metrics = Metrics::new();
-        let model = metrics.model("face");
+        let model = metrics.models().of(&face());
         let ms = Duration::from_millis;
         model.ran(4);
         model.answered(&Cost {
@@ -367,13 +347,14 @@ mod tests {
         for (stage, seconds) in
             [("queue", 0.001), ("prepare", 0.002), ("infer", 0.003), ("answer", 0.004), ("total", 0.010)]
         {
-            let sum = scrape.get(&format!("lepton_stage_seconds_sum{{model=\"face\",stage=\"{stage}\"}}"));
+            let sum = scrape
+                .get(&format!("lepton_stage_seconds_sum{{model=\"face\",stage=\"{stage}\",version=\"3\"}}"));
             assert!((sum - seconds).abs() < 1e-9, "{stage}: {sum}");
         }
-        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"4.0\",model=\"face\"}"), 1.0);
-        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"2.0\",model=\"face\"}"), 0.0);
-        assert_eq!(scrape.get("lepton_answered_rows_total{model=\"face\"}"), 1.0);
-        assert_eq!(scrape.get("lepton_charged_cpu_seconds_total{model=\"face\"}"), 0.005);
+        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"4.0\",model=\"face\",version=\"3\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_batch_rows_bucket{le=\"2.0\",model=\"face\",version=\"3\"}"), 0.0);
+        assert_eq!(scrape.get("lepton_answered_rows_total{model=\"face\",version=\"3\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_charged_cpu_seconds_total{model=\"face\",version=\"3\"}"), 0.005);
     }
 
     #[test]
@@ -396,13 +377,13 @@ mod tests {
     #[test]
     fn what_goes_up_and_down_comes_back() {
         let metrics = Metrics::new();
-        let model = metrics.model("face");
+        let model = metrics.models().of(&face());
         model.queued(3);
         model.queued(-2);
         let guards = [metrics.in_flight(), metrics.in_flight()];
         metrics.set_ready(Readiness::Ready);
         let scrape = Scrape::parse(&metrics.encode());
-        assert_eq!(scrape.get("lepton_queued_rows{model=\"face\"}"), 1.0);
+        assert_eq!(scrape.get("lepton_queued_rows{model=\"face\",version=\"3\"}"), 1.0);
         assert_eq!(scrape.get("lepton_http_requests_in_flight"), 2.0);
         assert_eq!(scrape.get("lepton_ready"), 1.0);
         drop(guards);

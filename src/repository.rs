@@ -5,7 +5,7 @@
 //!   face/
 //!     model.toml      what the network is for; or config.json and its kin, as Hugging Face has them
 //!     labels.txt      what the manifest names
-//!     2/model.onnx    the network; the highest version is served
+//!     2/model.onnx    the network; the highest version is served first
 //! ```
 //!
 //! Invariant: only regular files below the one canonical root are opened, and each is read up to a
@@ -32,7 +32,7 @@ use crate::{
         kernels::{Form, Precision},
         tract::TractEngine,
     },
-    manifest::{BatchSpec, Manifest, ModelName, TaskSpec},
+    manifest::{BatchSpec, Manifest, ModelName, TaskSpec, Version},
     pool::{Declared, Loaded},
     task::{self, SpecError, TaskOptions},
 };
@@ -71,33 +71,93 @@ pub struct Found {
     pub files_bytes: u64,
 }
 
-/// Finds every model below `dir`, in the order of their names. Networks are read later, on the
-/// pool's threads. Folders that hold no model are skipped with a warning.
+/// Finds every model below `dir`, in the order of their names, each in its highest version. Networks are read later,
+/// on the pool's threads. Folders that hold no model are skipped with a warning.
+///
+/// # Errors
+/// Where one of them is broken; [`Repository::scan`] goes on with the others.
 pub fn scan(dir: &Path, options: TaskOptions) -> Result<Vec<Found>, RepositoryError> {
-    let unreadable = |reason| RepositoryError::Dir { dir: dir.to_owned(), reason };
-    let root = dir.canonicalize().map_err(unreadable)?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&root).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        // Dot folders belong to tools and mounts: `.git`, `..data`.
-        if !name.starts_with('.') && root.join(&name).is_dir() {
-            names.push(name);
+    Repository::new(dir, options).scan()?.into_iter().collect()
+}
+
+/// The folder of model folders.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    dir: PathBuf,
+    options: TaskOptions,
+}
+
+impl Repository {
+    /// Looks into `dir` whenever it is asked: what is there may change meanwhile.
+    pub fn new(dir: &Path, options: TaskOptions) -> Self {
+        Self { dir: dir.to_owned(), options }
+    }
+
+    /// Finds every model, in the order of their names, each in its highest version, or the reason why it is none.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read, or there is no model in it.
+    pub fn scan(&self) -> Result<Vec<Result<Found, RepositoryError>>, RepositoryError> {
+        let root = self.root()?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&root).map_err(|reason| self.unreadable(reason))? {
+            let entry = entry.map_err(|reason| self.unreadable(reason))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // Dot folders belong to tools and mounts: `.git`, `..data`.
+            if !name.starts_with('.') && root.join(&name).is_dir() {
+                names.push(name);
+            }
         }
+        names.sort();
+        let found: Vec<_> = names
+            .into_iter()
+            .filter_map(|name| {
+                let found = find(&root, &name, None, self.options);
+                found.map_err(|reason| RepositoryError::Model { name, reason }).transpose()
+            })
+            .collect();
+        if found.is_empty() {
+            return Err(RepositoryError::Empty { dir: self.dir.clone() });
+        }
+        Ok(found)
     }
-    names.sort();
-    let found = names.into_iter().filter_map(|name| {
-        let model = find(&root, &name, options);
-        model.map_err(|reason| RepositoryError::Model { name, reason }).transpose()
-    });
-    let found: Vec<Found> = found.collect::<Result<_, _>>()?;
-    if found.is_empty() {
-        return Err(RepositoryError::Empty { dir: dir.to_owned() });
+
+    /// Finds a model in that version, or in its highest one.
+    ///
+    /// # Errors
+    /// Where there is none, or it is broken.
+    pub fn find(&self, name: &ModelName, version: Option<Version>) -> Result<Found, RepositoryError> {
+        let found = find(&self.root()?, name.as_str(), version, self.options);
+        let broken = |reason| RepositoryError::Model { name: name.to_string(), reason };
+        found.map_err(broken)?.ok_or_else(|| broken(format!("its folder has no {MANIFEST}")))
     }
-    Ok(found)
+
+    /// Every version of a model that there is, in ascending order.
+    ///
+    /// # Errors
+    /// Where there is none, or its folder is broken.
+    pub fn versions(&self, name: &ModelName) -> Result<Vec<Version>, RepositoryError> {
+        let versions =
+            Folder::open(&self.root()?, name.as_str()).and_then(|folder| networks::versions(&folder));
+        versions.map_err(|reason| RepositoryError::Model { name: name.to_string(), reason })
+    }
+
+    fn root(&self) -> Result<PathBuf, RepositoryError> {
+        self.dir.canonicalize().map_err(|reason| self.unreadable(reason))
+    }
+
+    fn unreadable(&self, reason: std::io::Error) -> RepositoryError {
+        RepositoryError::Dir { dir: self.dir.clone(), reason }
+    }
 }
 
 /// Finds the model in the folder called `name`; `None` where there is none.
-fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, String> {
+fn find(
+    root: &Path,
+    name: &str,
+    version: Option<Version>,
+    options: TaskOptions,
+) -> Result<Option<Found>, String> {
     let folder = Folder::open(root, name)?;
     let Some(source) = Source::find(&folder)? else {
         tracing::warn!(
@@ -108,7 +168,12 @@ fn find(root: &Path, name: &str, options: TaskOptions) -> Result<Option<Found>, 
         return Ok(None);
     };
     let name: ModelName = name.parse().map_err(|error: crate::manifest::NameError| error.to_string())?;
-    let (version, network) = networks::newest(&folder)?;
+    if version.is_none() {
+        for (folder, reason) in networks::overlooked(&folder) {
+            tracing::warn!(model = %name, folder, reason, "a folder is not taken for a version");
+        }
+    }
+    let (version, network) = networks::find(&folder, version)?;
     let network_bytes = folder.check(&network, MAX_NETWORK)?.n_bytes;
     let files_bytes = folder.bytes_beside(&network).max(network_bytes);
     let about = source.about();
@@ -189,7 +254,7 @@ impl Source {
         if folder.has(Path::new(hugging_face::CONFIG)) {
             return hugging_face::Description::read(folder).map(|d| Some(Self::HuggingFace(Box::new(d))));
         }
-        match networks::newest(folder) {
+        match networks::find(folder, None) {
             Ok((_, network)) => Err(format!(
                 "there is a {}, but nothing says what it is for; expected {MANIFEST} or {}",
                 network.display(),

@@ -112,9 +112,12 @@ fn overload(table: &mut Table, work: &Work, workers: usize) -> Result<(), Failur
 /// Offers `load`, adds what it showed, and gives the answers in time, a second.
 fn one(lepton: &Lepton, model: &str, load: &Load, figures: &mut Figures) -> Result<f64, Failure> {
     let promises = |outcome: &str| {
-        lepton.counted(&format!("lepton_promises_total{{model=\"{model}\",outcome=\"{outcome}\"}}"))
+        lepton.counted(&format!(
+            "lepton_promises_total{{model=\"{model}\",outcome=\"{outcome}\",version=\"1\"}}"
+        ))
     };
-    let batches = |what: &str| lepton.counted(&format!("lepton_batch_rows_{what}{{model=\"{model}\"}}"));
+    let batches =
+        |what: &str| lepton.counted(&format!("lepton_batch_rows_{what}{{model=\"{model}\",version=\"1\"}}"));
     let counts =
         || Ok::<_, Failure>([promises("kept")?, promises("broken")?, batches("count")?, batches("sum")?]);
     let (counted, before) = (counts()?, lepton.used()?);

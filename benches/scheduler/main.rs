@@ -78,7 +78,7 @@ impl Contender {
         // Room for the longest queue that the open loop can make before its deadlines refuse more.
         let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30, rule };
         let pool = ModelPool::start(&options, declared, &Metrics::new())?;
-        let model = Arc::clone(pool.model(network)?);
+        let model = pool.model(network, None)?;
         let contender = Self { name, balance, pool, model, inputs: inputs(network)? };
         contender.ready().await?;
         Ok(Arc::new(contender))
@@ -86,7 +86,7 @@ impl Contender {
 
     /// Waits until the model is measured, and not only ready.
     async fn ready(&self) -> Result<(), Failure> {
-        self.pool.ready().await.map_err(|(name, reason)| format!("{name}: {reason}"))?;
+        self.pool.ready().await.map_err(|(id, reason)| format!("{id}: {reason}"))?;
         let mut cells = 0;
         loop {
             tokio::time::sleep(Duration::from_millis(400)).await;

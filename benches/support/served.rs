@@ -42,7 +42,7 @@ impl Served {
                 .build()?;
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
-                pool.ready().await.map_err(|(name, reason)| format!("{name}: {reason}"))?;
+                pool.ready().await.map_err(|(id, reason)| format!("{id}: {reason}"))?;
                 ready.send(listener.local_addr()?)?;
                 let server = Server::new(AppState::new(config, Arc::new(pool), Arc::new(metrics)));
                 let until = async {

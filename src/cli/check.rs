@@ -9,15 +9,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    find_models, logging,
+    logging,
     rehearsal::{self, Extent, Failure, Loadable},
+    repository,
 };
 use crate::{
-    config::{ByteSize, Config, Workers},
+    config::{ByteSize, Config, ModelsConfig, Workers},
     cores,
     engine::{KernelUse, Port},
     pool::{self, Best, LoadModel, Measured, Survey},
-    repository::Found,
+    repository::{Found, RepositoryError},
 };
 
 /// Prints the settings, then a table of the models.
@@ -30,11 +31,22 @@ pub(super) fn check(config: &Config) -> Result<()> {
     };
     writeln!(out, "{settings}{workers}").context("cannot print the settings")?;
 
-    let found = find_models(config)?;
+    let found = repository(config).scan()?;
     let n_models = found.len();
     let mut table = Table::new(["model", "version", "task", "labels", "network", "loaded in", "per row"]);
-    let mut failures = Vec::new();
+    let (mut failures, mut names) = (Vec::new(), Vec::new());
     for found in found {
+        let found = match found {
+            Ok(found) => found,
+            Err(RepositoryError::Model { name, reason }) => {
+                table.note(format!("{name} cannot be loaded: {reason}"));
+                names.push(name.clone());
+                failures.push(name);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        names.push(found.declared.name.to_string());
         let (name, version) = (found.declared.name.clone(), found.declared.version);
         logging::say(&format!("loading {name} {version}"));
         let checked = checked(config, found).and_then(|Loadable { cells, notes }| {
@@ -53,10 +65,34 @@ pub(super) fn check(config: &Config) -> Result<()> {
         }
     }
     write!(out, "{table}").context("cannot print the models")?;
+    let missing = missing(&config.models, &names);
+    missing.iter().for_each(|missing| logging::say(missing));
     if !failures.is_empty() {
         bail!("{} of {n_models} models cannot be served: {}", failures.len(), failures.join(", "));
     }
+    if let [first, ..] = missing.as_slice() {
+        bail!("{first}");
+    }
     Ok(())
+}
+
+/// The settings that name a model that is not there. Without the models that ship, nobody misses them.
+fn missing(models: &ModelsConfig, names: &[String]) -> Vec<String> {
+    let default = Config::default().models;
+    let detector = |models: &ModelsConfig| models.detector.0.as_ref().map(ToString::to_string);
+    let settings = [
+        ("models.vision", Some(models.vision.to_string()), Some(default.vision.to_string())),
+        ("models.sentiment", Some(models.sentiment.to_string()), Some(default.sentiment.to_string())),
+        ("models.detector", detector(models), detector(&default)),
+    ];
+    let missing = settings.into_iter().filter(|(_, name, default)| name != default);
+    let missing = missing.filter_map(|(setting, name, _)| name.map(|name| (setting, name)));
+    let missing = missing.filter(|(_, name)| !names.contains(name));
+    missing
+        .map(|(setting, name)| {
+            format!("{setting} is {name}, and there is no such model; the models are {}", names.join(", "))
+        })
+        .collect()
 }
 
 /// Loads and measures a model, in another process where there can be one: whatever its files do to it, the
@@ -64,7 +100,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
 fn checked(config: &Config, found: Found) -> Result<Loadable, String> {
     let Found { declared, network_bytes, files_bytes } = found;
     if !config.models.load_timeout.is_zero() {
-        match rehearsal::rehearse(config, &declared.name, files_bytes, Extent::Measured) {
+        match rehearsal::rehearse(config, &declared.id(), files_bytes, Extent::Measured) {
             Ok(checked) => return Ok(checked),
             Err(Failure::Refused(reason)) => return Err(reason),
             Err(Failure::NotTried(error)) => {
@@ -268,6 +304,16 @@ mod tests {
         ");
         let alone = Survey { measured: vec![cell(0, 1, 2.0)], best: vec![Best { bucket: 0, rows: 1 }] };
         assert_eq!((range(&alone), costs(&alone).len()), ("2.00 ms".to_owned(), 0));
+    }
+
+    #[test]
+    fn a_setting_that_names_no_model_is_told_and_a_default_is_not() {
+        let mut models = Config::default().models;
+        let names = ["face".to_owned(), "mood".to_owned()];
+        assert_eq!(missing(&models, &names), [""; 0], "those that ship need not be there");
+        models.sentiment = "mod".parse().unwrap();
+        models.vision = "mood".parse().unwrap();
+        insta::assert_snapshot!(missing(&models, &names).join("; "), @"models.sentiment is mod, and there is no such model; the models are face, mood");
     }
 
     #[test]

@@ -6,11 +6,10 @@
 use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::workers;
+use super::{repository, workers};
 use crate::{
     config::{Config, Lowered, Serving, Workers},
-    cores, repository,
-    task::TaskOptions,
+    cores,
 };
 
 /// Descriptors beside those of regular connections: those of the reserve, of files, pipes and timers.
@@ -45,10 +44,8 @@ pub(super) fn into_memory(mut config: Config) -> Result<Config> {
 /// Bytes of all networks; none where they cannot be found, which is told when they are looked for.
 fn network_bytes(config: &Config) -> u64 {
     let silent = tracing::subscriber::NoSubscriber::default();
-    let found = tracing::subscriber::with_default(silent, || {
-        repository::scan(&config.models.dir, TaskOptions::from(&config.limits))
-    });
-    found.map_or(0, |found| found.iter().map(|model| model.network_bytes).sum())
+    let found = tracing::subscriber::with_default(silent, || repository(config).scan());
+    found.map_or(0, |found| found.iter().flatten().map(|model| model.network_bytes).sum())
 }
 
 /// Raises the limit of descriptors as far as this process may, and lowers the limit of connections where that

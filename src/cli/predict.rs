@@ -19,13 +19,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 
 use self::line::Line;
-use super::{find_models, logging, start_pool};
+use super::{logging, repository, start_pool};
 use crate::{
     config::{Config, LimitsConfig},
     error::{Amount, Error},
     manifest::ModelName,
     metrics::Metrics,
     pool::{Claim, Class, Model, ModelPool, Reply},
+    repository::RepositoryError,
     task::Input,
 };
 
@@ -48,13 +49,23 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(self, config: &Config) -> Result<()> {
-        let mut found = find_models(config)?;
-        let known = found.iter().map(|m| format!("`{}`", m.declared.name)).collect::<Vec<_>>().join(", ");
-        found.retain(|model| model.declared.name == self.model);
-        if found.is_empty() {
-            bail!("no model is called `{}`; the models are {known}", self.model);
+        let (mut known, mut meant) = (Vec::new(), None);
+        for found in repository(config).scan()? {
+            // Those of no interest may be broken.
+            let of = match &found {
+                Ok(found) => found.declared.name.as_str(),
+                Err(RepositoryError::Model { name, .. }) => name,
+                Err(_) => continue,
+            };
+            known.push(format!("`{of}`"));
+            if of == self.model.as_str() {
+                meant = Some(found);
+            }
         }
-        let pool = start_pool(config, found, &Metrics::new())?;
+        let Some(found) = meant else {
+            bail!("no model is called `{}`; the models are {}", self.model, known.join(", "));
+        };
+        let pool = start_pool(config, vec![found?.declared], &Metrics::new())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -64,7 +75,7 @@ impl Predict {
 
     async fn answer(self, config: &Config, pool: &ModelPool) -> Result<()> {
         wait_until_ready(pool).await?;
-        let model = pool.model(self.model.as_str())?;
+        let model = &pool.model(self.model.as_str(), None)?;
         let form = match model.task().map_or("", |task| task.kind()) {
             "image-classification" | "face-detection" => Form::Picture,
             "text-classification" => Form::Lines,
@@ -101,8 +112,8 @@ async fn wait_until_ready(pool: &ModelPool) -> Result<()> {
             ready.await
         }
     };
-    loaded.map_err(|(name, reason)| {
-        anyhow!("{reason}").context(format!("the model `{name}` could not be loaded"))
+    loaded.map_err(|(id, reason)| {
+        anyhow!("{reason}").context(format!("the model `{}` could not be loaded", id.name))
     })
 }
 

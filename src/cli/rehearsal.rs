@@ -26,8 +26,8 @@ pub(super) use self::child::Rehearse;
 use crate::{
     config::{ByteSize, Config, Time},
     cores,
-    manifest::ModelName,
-    pool::LoadModel,
+    manifest::ModelId,
+    pool::{Declared, LoadModel},
     repository::Found,
 };
 
@@ -95,40 +95,40 @@ pub(super) fn stop() {
 }
 
 /// Has `lepton serve` load a model in another process before it does so itself.
-pub(super) fn first(config: &Config, found: &mut Found) {
+pub(super) fn first(config: &Config, found: Found) -> Declared {
+    let Found { declared, files_bytes: files, .. } = found;
     if config.models.load_timeout.is_zero() {
-        return;
+        return declared;
     }
-    let (config, name, files) = (config.clone(), found.declared.name.clone(), found.files_bytes);
-    let refused: LoadModel = Box::new(|| Err("loaded already".to_owned()));
-    let load = std::mem::replace(&mut found.declared.load, refused);
-    found.declared.load = Box::new(move || {
+    let (config, id, load) = (config.clone(), declared.id(), declared.load);
+    let load: LoadModel = Box::new(move || {
         if !fits(files) {
-            tracing::warn!(model = %name, "there is no memory to try the model in another process first");
+            tracing::warn!(model = %id, "there is no memory to try the model in another process first");
             return load();
         }
-        match rehearse(&config, &name, files, Extent::Ready) {
+        match rehearse(&config, &id, files, Extent::Ready) {
             Ok(_) => {}
             Err(Failure::Refused(reason)) => return Err(reason),
             Err(Failure::NotTried(error)) => tracing::warn!(
-                model = %name, %error, "cannot try the model in another process first; it is loaded here"
+                model = %id, %error, "cannot try the model in another process first; it is loaded here"
             ),
         }
         load()
     });
+    Declared { load, ..declared }
 }
 
 /// Loads a model whose files take `files` bytes in another process, and tells what came of it.
 pub(super) fn rehearse(
     config: &Config,
-    name: &ModelName,
+    id: &ModelId,
     files: u64,
     extent: Extent,
 ) -> Result<Loadable, Failure> {
     // Where memory is scarce, one model at a time takes it twice.
     let _turn = cores::memory().map(|_| TURN.lock().unwrap_or_else(PoisonError::into_inner));
     let budget = Budget::of(config, files);
-    let mut trial = Trial::start(config, name, extent, budget).map_err(Failure::NotTried)?;
+    let mut trial = Trial::start(config, id, extent, budget).map_err(Failure::NotTried)?;
     let status = trial.watch(budget).map_err(Failure::Refused)?;
     trial.told(status, budget).map_err(Failure::Refused)
 }
@@ -161,14 +161,14 @@ struct Trial {
 }
 
 impl Trial {
-    fn start(config: &Config, name: &ModelName, extent: Extent, budget: Budget) -> io::Result<Self> {
+    fn start(config: &Config, id: &ModelId, extent: Extent, budget: Budget) -> io::Result<Self> {
         // This very program, also where its file was replaced since.
         let own = Path::new("/proc/self/exe");
         let program = if own.exists() { own.to_owned() } else { std::env::current_exe()? };
         let settings = config.to_toml().map_err(io::Error::other)?;
         let seconds = budget.cpu.as_secs_f64().ceil().max(1.0);
         let mut command = Command::new(program);
-        command.arg0("lepton").args(["rehearse", name.as_str()]);
+        command.arg0("lepton").args(["rehearse", id.name.as_str(), "--version", &id.version.to_string()]);
         command.args(["--extent", if extent == Extent::Ready { "ready" } else { "measured" }]);
         command.args(["--cpu-seconds", &seconds.to_string(), "--memory", &budget.memory.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -15,13 +15,16 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{find_models, fit, logging, rehearsal, start_pool};
+use super::{
+    catalog::{Catalog, Scanned},
+    fit, logging, rehearsal, start_pool,
+};
 use crate::{
-    config::{Config, Serving, Workers},
+    config::{Config, OnFailure, Serving, Workers},
     cores,
     http::AppState,
     metrics::{Metrics, Readiness},
-    pool::{ModelPool, before_parking},
+    pool::{Model, ModelPool, State, before_parking},
     server::Server,
 };
 
@@ -34,7 +37,7 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// How long after a signal a SIGHUP belongs to it: a terminal that closes sends one, and its shell another.
 const SAME_HANGUP: Duration = Duration::from_secs(1);
 
-/// Serves until a signal, or until a model fails to load.
+/// Serves until a signal, or until models fail to load and the settings say that it is to end.
 pub(super) fn serve(mut config: Config, started: Instant) -> Result<()> {
     fit::into_descriptors(&mut config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -47,24 +50,24 @@ pub(super) fn serve(mut config: Config, started: Instant) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     // Listening comes before loading: whoever watches the process can ask it how far it is.
     let listener = runtime.block_on(listen(config.server.listen))?;
-    let mut found = find_models(&config)?;
-    found.iter_mut().for_each(|found| rehearsal::first(&config, found));
+    let catalog = Catalog::new(&config);
+    let Scanned { models, network_bytes } = catalog.scan()?;
     for (setting, name) in
         [("models.vision", &config.models.vision), ("models.sentiment", &config.models.sentiment)]
     {
-        if found.iter().all(|model| model.declared.name != *name) {
+        if models.iter().all(|model| model.name != *name) {
             tracing::warn!(setting, model = %name, "there is no such model; its route will answer that it is not found");
         }
     }
     let detector = config.models.detector.0.as_ref();
-    if let Some(name) = detector.filter(|name| found.iter().all(|model| model.declared.name != **name)) {
+    if let Some(name) = detector.filter(|name| models.iter().all(|model| model.name != **name)) {
         tracing::info!(setting = "models.detector", model = %name, "there is no such model; pictures are answered whole");
     }
-    let network_bytes = found.iter().map(|model| model.network_bytes).sum();
-    let pool = Arc::new(start_pool(&config, found, &metrics)?);
+    let pool = Arc::new(start_pool(&config, models, &metrics)?);
     let elastic = Elastic { config: config.clone(), network_bytes, pool: Arc::clone(&pool) };
     let leave = LEAVE.min(config.server.drain);
-    let served = runtime.block_on(serve_until_stopped(config, listener, elastic, metrics, started));
+    let start = Start { catalog, metrics: Arc::clone(&metrics), started };
+    let served = runtime.block_on(serve_until_stopped(config, listener, elastic, start));
     // The runtime lives on meanwhile, and with it what a second signal does.
     let n_busy = pool.leave(leave);
     if n_busy > 0 {
@@ -88,19 +91,19 @@ async fn serve_until_stopped(
     config: Config,
     listener: TcpListener,
     elastic: Elastic,
-    metrics: Arc<Metrics>,
-    started: Instant,
+    start: Start,
 ) -> Result<()> {
-    let pool = Arc::clone(&elastic.pool);
+    let (pool, metrics) = (Arc::clone(&elastic.pool), Arc::clone(&start.metrics));
     let address = listener.local_addr().context("cannot tell the address that was taken")?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let (fail, failed) = oneshot::channel();
     let elastic = tokio::spawn(follow_cores(elastic));
+    let on_failure = config.models.on_failure;
     let server = Server::new(AppState::new(config, Arc::clone(&pool), Arc::clone(&metrics)));
     let stop = async {
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "stopping; a second signal exits at once"),
-            reason = failure(&pool, &metrics, address, started) => {
+            reason = start.failure(&pool, address, on_failure) => {
                 // The receiver lives until the server has stopped.
                 let _ = fail.send(reason);
             }
@@ -161,32 +164,61 @@ async fn follow_cores(Elastic { config, network_bytes, pool }: Elastic) {
     }
 }
 
-/// Announces readiness when the models are loaded, and then waits for ever; returns only where a
-/// model could not be loaded.
-async fn failure(
-    pool: &ModelPool,
-    metrics: &Metrics,
-    address: SocketAddr,
+/// How the models come up.
+struct Start {
+    catalog: Catalog,
+    metrics: Arc<Metrics>,
+    /// When the process started.
     started: Instant,
-) -> anyhow::Error {
-    if let Err((name, reason)) = pool.ready().await {
-        return anyhow!("{reason}").context(format!("the model `{name}` could not be loaded"));
+}
+
+impl Start {
+    /// Waits for the models, tries older versions of those that do not load, says what is served, and then waits for
+    /// ever; returns only where the process is to end for a model that could not be loaded.
+    async fn failure(&self, pool: &ModelPool, address: SocketAddr, on_failure: OnFailure) -> anyhow::Error {
+        pool.settled().await;
+        if on_failure != OnFailure::Exit {
+            self.catalog.fall_back(pool).await;
+        }
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        for model in pool.defaults() {
+            match model.state() {
+                State::Failed(reason) => failed.push((model.name().clone(), reason)),
+                _ => ready.push(model),
+            }
+        }
+        if let Some((name, reason)) = failed.first()
+            && (on_failure == OnFailure::Exit || ready.is_empty())
+        {
+            return anyhow!("{reason}").context(format!("the model `{name}` could not be loaded"));
+        }
+        for (name, reason) in &failed {
+            tracing::error!(model = %name, reason, "the model could not be loaded; the others are served");
+        }
+        let is_ready = failed.is_empty() || on_failure == OnFailure::Ready;
+        if is_ready {
+            self.metrics.set_ready(Readiness::Ready);
+        }
+        let kind = |model: &Model| model.task().map_or("", |task| task.kind());
+        let names: Vec<String> = ready
+            .iter()
+            .map(|model| format!("{} {} ({})", model.name(), model.version(), kind(model)))
+            .collect();
+        let (names, ready_ms) = (names.join(", "), self.started.elapsed().as_millis());
+        let mut line = format!("listening on http://{address}, ready in {ready_ms} ms: {names}");
+        if failed.is_empty() {
+            tracing::info!(%address, ready_ms, models = names, workers = pool.workers(), "ready");
+        } else {
+            let failed: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+            let failed = failed.join(", ");
+            tracing::warn!(%address, ready_ms, models = names, failed, is_ready, "serving without all models");
+            line = format!("listening on http://{address}, in {ready_ms} ms: {names}; not loaded: {failed}");
+        }
+        if let Err(error) = logging::announce(&line) {
+            tracing::warn!(%error, "standard output is not told what is served");
+        }
+        std::future::pending().await
     }
-    metrics.set_ready(Readiness::Ready);
-    let names: Vec<String> = pool
-        .models()
-        .iter()
-        .map(|model| {
-            format!("{} {} ({})", model.name(), model.version(), model.task().map_or("", |task| task.kind()))
-        })
-        .collect();
-    let (names, ready_ms) = (names.join(", "), started.elapsed().as_millis());
-    tracing::info!(%address, ready_ms, models = names, workers = pool.workers(), "ready");
-    let line = format!("listening on http://{address}, ready in {ready_ms} ms: {names}");
-    if let Err(error) = logging::announce(&line) {
-        tracing::warn!(%error, "standard output is not told that the server is ready");
-    }
-    std::future::pending().await
 }
 
 /// The signals that ask a process to stop.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{
         origins::Origins,
-        units::{ByteSize, LogFormat, LogPeer, OptionalModel, Time, Workers},
+        units::{ByteSize, LogFormat, LogPeer, OnFailure, OptionalModel, Time, Workers},
     },
     manifest::ModelName,
 };
@@ -65,6 +65,7 @@ text! {
     Workers: "auto or a number of threads";
     LogFormat: "text or json";
     LogPeer: "address or none";
+    OnFailure: "unready, ready or exit";
     Origins: "none, *, or origins such as https://app.example.com separated by commas";
     OptionalModel: "none or a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
     ModelName: "a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
@@ -245,6 +246,8 @@ settings! {
             const { OptionalModel(Some(ModelName::literal("face-detector"))) };
         /// The model behind /v1/text/sentiment.
         sentiment: ModelName => ModelName = const { ModelName::literal("sentiment") };
+        /// What a start does with a model that does not load: serve the others and be "unready" or "ready", or "exit".
+        on_failure: OnFailure => OnFailure = OnFailure::Unready;
         /// CPU time that loading one model may take; "0s" loads it without trying it in another process first.
         load_timeout: Time => Duration = Duration::from_secs(60);
         /// Bytes that loading one model may take, beside sixteen times those of its files.

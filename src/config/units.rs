@@ -168,6 +168,42 @@ impl FromStr for LogPeer {
     }
 }
 
+/// What a server does that starts with a model that does not load, in no version that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Serves the others, and is not ready.
+    Unready,
+    /// Serves the others, and is ready.
+    Ready,
+    /// Ends with exit code 1, also where an older version would load.
+    Exit,
+}
+
+const ON_FAILURE_EXPECTED: &str = "\"unready\", \"ready\" or \"exit\"";
+
+impl fmt::Display for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unready => "unready",
+            Self::Ready => "ready",
+            Self::Exit => "exit",
+        })
+    }
+}
+
+impl FromStr for OnFailure {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "unready" => Ok(Self::Unready),
+            "ready" => Ok(Self::Ready),
+            "exit" => Ok(Self::Exit),
+            _ => Err(format!("expected {ON_FAILURE_EXPECTED}")),
+        }
+    }
+}
+
 /// Writes `n` in the largest unit that divides it.
 fn print(f: &mut fmt::Formatter<'_>, n: u64, units: &[(&str, u64)]) -> fmt::Result {
     let (unit, size) = units.iter().find(|(_, size)| n != 0 && n.is_multiple_of(*size)).unwrap_or(&("B", 1));
@@ -227,6 +263,7 @@ as_written! {
     Workers, WORKERS_EXPECTED;
     LogFormat, FORMAT_EXPECTED;
     LogPeer, PEER_EXPECTED;
+    OnFailure, ON_FAILURE_EXPECTED;
 }
 
 /// A model that may be left out: its name, or "none".

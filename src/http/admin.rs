@@ -24,6 +24,7 @@ use super::{
     problem::{KINDS, Refusal},
 };
 use crate::{
+    config::OnFailure,
     engine::{Chosen, Dim, KernelUse, Port},
     error::Error,
     manifest::{Asked, Balance, Version},
@@ -68,7 +69,13 @@ pub(super) async fn readyz(State(state): State<AppState>) -> Result<Response, Re
     if state.is_stopping() {
         return Err(refuse("the server is stopping".to_owned()).into());
     }
-    let models = state.pool().models().iter().map(|model| (model.name().as_str(), model.state()));
+    // One that failed is left out where the operator says so.
+    let counts = |of: &ModelState| {
+        !matches!(of, ModelState::Failed(_)) || state.config().models.on_failure != OnFailure::Ready
+    };
+    let models = state.pool().defaults();
+    let models = models.iter().map(|model| (model.name().as_str(), model.state()));
+    let models = models.filter(|(_, state)| counts(state));
     match not_ready(models) {
         Some(reason) => Err(refuse(reason).into()),
         None => Ok(([(CONTENT_TYPE, "application/json")], "{\"ready\":true}").into_response()),
@@ -83,6 +90,7 @@ fn not_ready<'m>(models: impl Iterator<Item = (&'m str, ModelState)>) -> Option<
             ModelState::Ready => continue,
             ModelState::Loading => "is loading",
             ModelState::Failed(_) => "failed to load",
+            ModelState::Unloading => "is unloading",
             ModelState::Stopping => "is stopping",
         };
         let comma = if reason.is_empty() { "" } else { ", " };
@@ -145,7 +153,9 @@ pub(super) async fn problem(slug: Result<Path<String>, PathRejection>) -> Result
 /// `GET /v1/models`
 pub(super) async fn models(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
     Parameters::parse(request.uri(), &[])?;
-    let models = state.pool().models().iter().map(|model| ModelBody::of(model)).collect();
+    let pool = state.pool();
+    let models = pool.defaults();
+    let models = models.iter().map(|model| ModelBody::of(model, pool.versions(model.name()))).collect();
     Ok(Json(ModelsBody { models }).into_response())
 }
 
@@ -157,7 +167,9 @@ pub(super) async fn model(
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
     Parameters::parse(request.uri(), &[])?;
-    Ok(Json(ModelBody::of(find(state.pool(), &name)?)).into_response())
+    let pool = state.pool();
+    let model = find(pool, &name)?;
+    Ok(Json(ModelBody::of(&model, pool.versions(model.name()))).into_response())
 }
 
 #[derive(Serialize)]
@@ -169,7 +181,8 @@ struct ModelsBody<'a> {
 #[derive(Serialize)]
 struct ModelBody<'a> {
     name: &'a str,
-    versions: [Version; 1],
+    /// Those that are served; the highest answers who names none.
+    versions: Vec<Version>,
     state: &'static str,
     /// Why loading failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,16 +206,18 @@ struct ModelBody<'a> {
 }
 
 impl<'a> ModelBody<'a> {
-    fn of(model: &'a Model) -> Self {
+    fn of(model: &'a Model, versions: Vec<Version>) -> Self {
         let state = model.state();
         let ports = |ports: &'a [Port]| ports.iter().map(PortBody::of).collect();
         Self {
             name: model.name().as_str(),
-            versions: [model.version()],
+            versions,
             state: state.name(),
             reason: match state {
                 ModelState::Failed(reason) => Some(reason),
-                ModelState::Loading | ModelState::Ready | ModelState::Stopping => None,
+                ModelState::Loading | ModelState::Ready | ModelState::Unloading | ModelState::Stopping => {
+                    None
+                }
             },
             description: model.description(),
             licence: model.licence(),

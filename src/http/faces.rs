@@ -38,10 +38,7 @@ const FINDS: &str = "face-detection";
 
 /// The detector that the caller asks for, or the configured one where the caller asks for no model; nothing
 /// where pictures are to be answered whole.
-pub(super) fn detector<'s>(
-    state: &'s AppState,
-    parameters: &Parameters,
-) -> Result<Option<&'s Arc<Model>>, Error> {
+pub(super) fn detector(state: &AppState, parameters: &Parameters) -> Result<Option<Arc<Model>>, Error> {
     let pool = state.pool();
     let found = match (&parameters.detector, &parameters.model) {
         (Some(name), _) if name == NONE => None,
@@ -49,7 +46,7 @@ pub(super) fn detector<'s>(
         (None, Some(_)) => None,
         // What is configured by default need not be there.
         (None, None) => {
-            state.config().models.detector.0.as_ref().and_then(|name| pool.model(name.as_str()).ok())
+            state.config().models.detector.0.as_ref().and_then(|name| pool.model(name.as_str(), None).ok())
         }
     };
     match found {

@@ -43,13 +43,13 @@ pub(super) async fn vision(State(state): State<AppState>, request: Request) -> R
         Parameters::parse(request.uri(), &["model", "detector", "side", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
     let model = find(state.pool(), name)?;
-    require(model, Takes::Images)?;
+    require(&model, Takes::Images)?;
     match faces::detector(&state, &parameters)? {
         Some(detector) => {
-            let stages = Stages { detector, classifier: model };
+            let stages = Stages { detector: &detector, classifier: &model };
             faces::classify(&state, stages, &parameters, request).await
         }
-        None => predict(&state, model, Takes::Images, &parameters, request).await,
+        None => predict(&state, &model, Takes::Images, &parameters, request).await,
     }
 }
 
@@ -58,8 +58,8 @@ pub(super) async fn sentiment(State(state): State<AppState>, request: Request) -
     let parameters = Parameters::parse(request.uri(), &["model", "top_k", "class", "balance"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.sentiment.as_str());
     let model = find(state.pool(), name)?;
-    require(model, Takes::Texts)?;
-    predict(&state, model, Takes::Texts, &parameters, request).await
+    require(&model, Takes::Texts)?;
+    predict(&state, &model, Takes::Texts, &parameters, request).await
 }
 
 /// `POST /v1/models/{name}/predict`
@@ -72,13 +72,13 @@ pub(super) async fn by_name(
     let parameters = Parameters::parse(request.uri(), &["side", "top_k", "class", "balance"])?;
     let model = find(state.pool(), &name)?;
     // Until a model is loaded nobody knows what it takes, and its slot is refused in any case.
-    let takes = takes(model)?.unwrap_or(Takes::Images);
-    predict(&state, model, takes, &parameters, request).await
+    let takes = takes(&model)?.unwrap_or(Takes::Images);
+    predict(&state, &model, takes, &parameters, request).await
 }
 
 /// Finds a model; a refusal repeats the caller's own word escaped and cut.
-pub(super) fn find<'p>(pool: &'p ModelPool, name: &str) -> Result<&'p Arc<Model>, Error> {
-    pool.model(name).map_err(|error| match error {
+pub(super) fn find(pool: &ModelPool, name: &str) -> Result<Arc<Model>, Error> {
+    pool.model(name, None).map_err(|error| match error {
         Error::ModelNotFound { name, known } => Error::ModelNotFound { name: quote(&name), known },
         other => other,
     })

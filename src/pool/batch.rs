@@ -16,10 +16,10 @@ use crate::{
     metrics::Cost,
     pool::{
         Answered, Loaded,
+        errand::{Batch, Done, Report},
         job::{Caller, Job, Matter, Row, Terms},
         meter::{Meter, Spent},
         model::{Model, Waiting},
-        queue::{Batch, Done, Report},
         sessions::Sessions,
     },
     task::{Billing, Further, Workload},
@@ -110,7 +110,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
     // What is not for a row is for the run: each group had one.
     let around = shift.lap().cpu.saturating_sub(run.of_rows);
     if run.runs > 0 {
-        model.ran(around / run.runs);
+        model.costs().ran(around / run.runs);
     }
     run.report.wall += run.began.elapsed().as_secs_f64();
     run.report
@@ -155,7 +155,7 @@ fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) ->
             Some((Row { tensors, bucket, frame, prepare }, caller))
         }
         Err(error) => {
-            model.failed(workload, began.elapsed());
+            model.costs().failed(workload, began.elapsed());
             caller.answer(Err(error));
             None
         }
@@ -194,7 +194,7 @@ impl Run<'_> {
     fn group(&mut self, mut group: Vec<Ready>) {
         group.retain(|row| !row.caller.is_gone());
         let Some(first) = group.first() else { return };
-        self.report.expected += self.model.run_cost(first.row.bucket, group.len()).as_secs_f64();
+        self.report.expected += self.model.costs().run(first.row.bucket, group.len()).as_secs_f64();
         let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
         match self.sessions.run(self.model.lane(), self.loaded, |session| run_rows(session, &tensors)) {
             Ok(outputs) => {
@@ -232,7 +232,7 @@ impl Run<'_> {
         let share = infer.cpu / u32::try_from(n_rows).unwrap_or(u32::MAX).max(1);
         model.metrics().ran(n_rows);
         if let Some(first) = group.first() {
-            model.learn(first.row.bucket, n_rows, infer.cpu);
+            model.costs().learn(first.row.bucket, n_rows, infer.cpu);
         }
         for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
             let mut more = More::default();
@@ -249,7 +249,7 @@ impl Run<'_> {
             // Microseconds: not worth asking the system what of it was CPU time.
             let answering = began.elapsed();
             self.of_rows += answering + more.spent.cpu;
-            model.handled(terms.workload, terms.bytes, row.prepare.cpu, answering + more.unforeseen);
+            model.costs().handled(terms.workload, terms.bytes, row.prepare.cpu, answering + more.unforeseen);
             let cost = Cost {
                 queue,
                 prepare: row.prepare.wall,
@@ -283,10 +283,10 @@ impl Run<'_> {
             more.spent.cpu += making + infer.cpu;
             outputs.extend(run.map_err(Error::Internal)?.into_iter().flatten());
             match billing {
-                Billing::Upfront => self.report.expected += model.run_cost(bucket, 1).as_secs_f64(),
+                Billing::Upfront => self.report.expected += model.costs().run(bucket, 1).as_secs_f64(),
                 Billing::OnAverage => more.unforeseen += making + infer.cpu,
             }
-            model.learn(bucket, 1, infer.cpu);
+            model.costs().learn(bucket, 1, infer.cpu);
         }
     }
 }

@@ -13,12 +13,7 @@ use crate::{
     error::Error,
     manifest::Balance,
     pool::{
-        Answered,
-        charge::DEAR,
-        demand::Burden,
-        meter::Spent,
-        model::{Trial, Waiting},
-        place::Place,
+        Answered, charge::DEAR, costs::Trial, demand::Burden, meter::Spent, model::Waiting, place::Place,
         policy::Class,
     },
     task::{Bucket, Frame, Input, Workload},

@@ -10,9 +10,9 @@ use crate::{
     pool::{
         arrivals::Arrivals,
         charge::DEAR,
+        costs::ModelCosts,
         job::{Job, Matter},
         ledger::Turn,
-        model::Model,
         policy::{BucketView, Class},
     },
     task,
@@ -42,7 +42,7 @@ pub(super) struct Place {
 
 /// The lane of one model.
 pub(super) struct Lane {
-    pub(super) model: Arc<Model>,
+    pub(super) costs: Arc<ModelCosts>,
     /// Inputs that have to be prepared before anybody knows what they can share a run with, by class.
     unsorted: [VecDeque<Job>; 2],
     buckets: Vec<Bucket>,
@@ -60,8 +60,8 @@ struct Bucket {
 }
 
 impl Lane {
-    pub(super) fn new(model: Arc<Model>) -> Self {
-        Self { model, unsorted: Default::default(), buckets: Vec::new(), n_sorted: 0 }
+    pub(super) fn new(costs: Arc<ModelCosts>) -> Self {
+        Self { costs, unsorted: Default::default(), buckets: Vec::new(), n_sorted: 0 }
     }
 
     /// Queues a job: by its shape where that is known or `sorting` is not worth it, else unsorted.
@@ -177,7 +177,7 @@ impl Lane {
         stretch: f64,
     ) -> impl Iterator<Item = (Place, BucketView)> {
         let is_known = |bucket: &Bucket| {
-            bucket.jobs.front().is_some_and(|job| self.model.is_measured(job.terms.workload))
+            bucket.jobs.front().is_some_and(|job| self.costs.is_measured(job.terms.workload))
         };
         let may = move |bucket: &Bucket| match (bucket.is_dear, bucket.is_unknown) {
             (false, _) => !bucket.jobs.is_empty(),
@@ -194,7 +194,7 @@ impl Lane {
                 }
             };
             let first = bucket.jobs.get(from)?;
-            let mut curve = self.model.curve(bucket.number, stretch);
+            let mut curve = self.costs.curve(bucket.number, stretch);
             // Rows that take long to prepare wait for each other in a run; those of a slow network gain as others do.
             let is_alone = bucket.is_dear && first.terms.network <= DEAR;
             if is_alone {
@@ -213,7 +213,7 @@ impl Lane {
                 balance,
                 arriving: bucket.arrivals.expected(),
                 curve,
-                max_rows: if is_alone { 1 } else { self.model.max_rows() },
+                max_rows: if is_alone { 1 } else { self.costs.max_rows() },
             };
             Some((Place { bucket: bucket_idx, from }, view))
         })
@@ -252,7 +252,7 @@ impl Lane {
             while let Some(job) = bucket.jobs.front() {
                 let in_time = || {
                     // Half, for what was measured may be wrong, and nobody is given up on too soon.
-                    let least = self.model.curve(bucket.number, stretch).one / 2;
+                    let least = self.costs.curve(bucket.number, stretch).one / 2;
                     now + least <= job.due()
                 };
                 if !job.caller.is_gone() && in_time() {

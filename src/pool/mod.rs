@@ -1,22 +1,25 @@
-//! The heart: models, their lanes, one queue, and the worker threads that empty it.
+//! The heart: models that come and go, their lanes, one queue, and the worker threads that empty it.
 //!
 //! Everything that costs CPU happens on the workers. Every hand-over is a move and every exit is a
 //! drop: a dropped [`Slot`] gives its place back, a dropped [`Reply`] cancels its job before any
 //! core works for it, a dropped [`ModelPool`] closes the queue and joins its threads.
 //!
-//! In reading order: `slot` is a request's way through, `model` what it asks, `place` the room that
-//! it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
+//! In reading order: `registry` knows the models; `slot` is a request's way through, `model` what it asks, `place` the
+//! room that it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
 //! tell it whether company is expected; `worker` runs, with `sessions`, a `batch` at a time, after `warm_up`;
 //! `bell` wakes it, and it is `tidy` when it has nothing to do. What is promised rests on the `charge` of each input,
-//! which is learnt as `cost` (of running rows) and `handling` (of preparing inputs), and on the `ledger`: `demand` (what
+//! which is learnt in a model's `costs` as `cost` (of running rows) and `handling` (of preparing inputs), and on the `ledger`: `demand` (what
 //! is owed by when), `pace` (how the machine keeps up), and who works on what.
 
+mod arena;
 mod arrivals;
 mod batch;
 mod bell;
 mod charge;
 mod cost;
+mod costs;
 mod demand;
+mod errand;
 mod handling;
 mod job;
 mod lane;
@@ -27,6 +30,7 @@ mod pace;
 mod place;
 pub mod policy;
 mod queue;
+mod registry;
 mod sessions;
 mod shared;
 mod slot;
@@ -45,18 +49,19 @@ use std::{
 pub use self::{
     bell::{before_parking, end_round},
     cost::{Best, Measured},
-    model::{Model, State},
+    model::{Model, ModelInfo, State},
     policy::{Class, Rule},
+    registry::LoadError,
     slot::{Claim, Reply, Slot},
     warm_up::{Survey, survey},
     worker::on_a_worker,
 };
-use self::{place::Room, shared::Shared, worker::Workers};
+use self::{registry::Others, shared::Shared, worker::Workers};
 use crate::{
     engine::{Chosen, Engine},
     error::Error,
-    manifest::{BatchSpec, ModelName, Version},
-    metrics::{Cost, Metrics},
+    manifest::{BatchSpec, ModelId, ModelName, Version},
+    metrics::{Cost, Metrics, ModelSeries},
     task::{Answer, Task},
 };
 
@@ -87,8 +92,20 @@ pub struct Declared {
     pub licence: String,
     /// How its rows may be batched.
     pub batch: BatchSpec,
-    /// Runs on a worker thread.
+    /// Runs on a thread of the pool.
     pub load: LoadModel,
+}
+
+impl Declared {
+    /// Its name and version.
+    pub fn id(&self) -> ModelId {
+        ModelId { name: self.name.clone(), version: self.version }
+    }
+
+    fn split(self) -> (ModelInfo, LoadModel) {
+        let Self { name, version, description, licence, batch, load } = self;
+        (ModelInfo { id: ModelId { name, version }, description, licence, batch }, load)
+    }
 }
 
 /// What loading a model gives.
@@ -110,43 +127,113 @@ pub struct Answered {
 pub struct ModelPool {
     shared: Arc<Shared>,
     workers: Mutex<Workers>,
+    metrics: ModelSeries,
 }
 
 impl ModelPool {
     /// Starts the worker threads, which load and warm up `models` at once.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started, or a version of a model is declared twice.
     pub fn start(options: &PoolOptions, models: Vec<Declared>, metrics: &Metrics) -> io::Result<Self> {
-        let alone = models.len() <= 1;
-        let share = |whole: usize| if alone { whole } else { (whole - whole / 4).max(1) };
-        let room =
-            |part: &dyn Fn(usize) -> usize| Room::new(part(options.queue_rows), part(options.queue_bytes));
-        let (mut known, mut loads) = (Vec::new(), Vec::new());
-        for (lane, mut declared) in models.into_iter().enumerate() {
-            let load = std::mem::replace(&mut declared.load, Box::new(|| Err("loaded already".to_owned())));
-            let metrics = metrics.model(declared.name.as_str());
-            known.push(Arc::new(Model::new(declared, lane, room(&share), metrics)));
-            loads.push(load);
+        let PoolOptions { workers, queue_rows, queue_bytes, rule } = *options;
+        let shared = Arc::new(Shared::new(workers, rule, queue_rows, queue_bytes));
+        let pool = Self { shared, workers: Mutex::default(), metrics: metrics.models() };
+        for declared in models {
+            let (model, load) = pool.enter(declared).map_err(io::Error::other)?;
+            pool.shared.load(&model, load);
         }
-        let shared = Arc::new(Shared::new(options.workers, options.rule, room(&|whole| whole), known));
-        for (model, load) in shared.models().iter().zip(loads) {
-            shared.load(model, load);
-        }
-        let mut workers = Workers::default();
-        workers.fill(shared.workers(), &shared)?;
-        Ok(Self { shared, workers: Mutex::new(workers) })
+        model::lock(&pool.workers).fill(pool.workers(), &pool.shared)?;
+        Ok(pool)
     }
 
-    /// Finds a model by the name that a caller wrote.
-    pub fn model(&self, name: &str) -> Result<&Arc<Model>, Error> {
-        let found = self.models().iter().find(|model| model.name().as_str() == name);
-        found.ok_or_else(|| Error::ModelNotFound {
-            name: shorten(name),
-            known: self.models().iter().map(|m| format!("`{}`", m.name())).collect::<Vec<_>>().join(", "),
-        })
+    /// Loads a model beside those that are served, and waits until it is ready. Requests that name no version go to
+    /// the highest version that is ready; where this very version is served already, that goes on until the new one
+    /// has answered its warm-up. Loading goes on where the caller stops waiting.
+    ///
+    /// # Errors
+    /// Where it does not load: then nothing else changes. Where it is being loaded already, is unloaded meanwhile, or
+    /// the pool closes.
+    pub async fn load(&self, declared: Declared) -> Result<Arc<Model>, LoadError> {
+        self.load_among(declared, Others::Keep).await
     }
 
-    /// Every model, in the order of its name.
-    pub fn models(&self) -> &[Arc<Model>] {
-        self.shared.models()
+    /// As [`ModelPool::load`]; once the model is ready, requests of its name go to it alone. All other versions finish
+    /// what they have accepted, and are gone.
+    ///
+    /// # Errors
+    /// As [`ModelPool::load`]: the other versions serve on.
+    pub async fn replace(&self, declared: Declared) -> Result<Arc<Model>, LoadError> {
+        self.load_among(declared, Others::Unload).await
+    }
+
+    async fn load_among(&self, declared: Declared, others: Others) -> Result<Arc<Model>, LoadError> {
+        let mut progress = self.shared.progress();
+        if self.shared.is_closed() {
+            return Err(LoadError::Stopping);
+        }
+        let (model, load) = self.enter(declared)?;
+        let started = model::lock(&self.workers).load(&self.shared, &model, load, others);
+        if let Err(error) = started {
+            let reason = format!("cannot start a thread: {error}");
+            self.shared.registry().settle(&model, Err(reason), others);
+        }
+        loop {
+            match model.state() {
+                State::Loading => {}
+                State::Ready => return Ok(model),
+                State::Failed(reason) => return Err(LoadError::Failed { id: model.id().clone(), reason }),
+                State::Unloading => return Err(LoadError::Unloaded(model.id().clone())),
+                State::Stopping => return Err(LoadError::Stopping),
+            }
+            // The sender lives as long as `self`, so waiting cannot fail.
+            if progress.changed().await.is_err() {
+                return Err(LoadError::Stopping);
+            }
+        }
+    }
+
+    fn enter(&self, declared: Declared) -> Result<(Arc<Model>, LoadModel), LoadError> {
+        let (info, load) = declared.split();
+        let id = info.id.clone();
+        let metrics = self.metrics.of(&id);
+        let make = |share| Arc::new(Model::new(info, &self.shared, share, metrics));
+        Ok((self.shared.registry().enter(&id, make)?, load))
+    }
+
+    /// Unloads a model: no request finds it from now on. What it has accepted is answered, then its memory is given
+    /// back.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub fn unload(&self, id: &ModelId) -> Result<(), Error> {
+        self.shared.registry().remove(id)?;
+        self.shared.announce();
+        Ok(())
+    }
+
+    /// Finds a model by the name that a caller wrote: that version, or else the highest that is ready. Whoever holds
+    /// it can use it to the end, also where it is unloaded meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`], with those that there are.
+    pub fn model(&self, name: &str, version: Option<Version>) -> Result<Arc<Model>, Error> {
+        self.shared.registry().find(name, version)
+    }
+
+    /// Every version of every model, in the order of names and versions.
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        self.shared.registry().models()
+    }
+
+    /// For each name, in order, the version that answers where none is named.
+    pub fn defaults(&self) -> Vec<Arc<Model>> {
+        self.shared.registry().defaults()
+    }
+
+    /// The versions of a name that are ready, in ascending order; while none is, the one that is to be.
+    pub fn versions(&self, name: &ModelName) -> Vec<Version> {
+        self.shared.registry().versions(name)
     }
 
     /// How many worker threads there are meant to be.
@@ -180,22 +267,32 @@ impl ModelPool {
         Slot::hold(model, &self.shared, claim)
     }
 
-    /// Waits until every model has answered its warm-up, or one has failed: its name and why.
-    pub async fn ready(&self) -> Result<(), (ModelName, String)> {
+    /// Waits until every model has answered its warm-up, or one has failed: which, and why.
+    pub async fn ready(&self) -> Result<(), (ModelId, String)> {
         let mut progress = self.shared.progress();
         loop {
             let mut loading = false;
             for model in self.models() {
                 match model.state() {
                     State::Ready => {}
-                    State::Failed(reason) => return Err((model.name().clone(), reason)),
-                    State::Stopping => return Err((model.name().clone(), "the pool is closing".to_owned())),
-                    State::Loading => loading = true,
+                    State::Failed(reason) => return Err((model.id().clone(), reason)),
+                    State::Stopping => return Err((model.id().clone(), "the pool is closing".to_owned())),
+                    State::Loading | State::Unloading => loading = true,
                 }
             }
             // The sender lives as long as `self`, so waiting cannot fail.
             if !loading || progress.changed().await.is_err() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Waits until no model is loading any more, whether it is ready or has failed.
+    pub async fn settled(&self) {
+        let mut progress = self.shared.progress();
+        while self.models().iter().any(|model| model.state() == State::Loading) {
+            if progress.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -216,14 +313,7 @@ impl Drop for ModelPool {
     fn drop(&mut self) {
         self.close();
         model::lock(&self.workers).join();
+        // Models know where their queue is, and the queue's holder knows the models.
+        self.shared.registry().clear();
     }
-}
-
-/// Cuts what a caller wrote to a length that is fit for an error text.
-fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(64).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
 }

@@ -1,11 +1,12 @@
-//! One model of the pool: what it is, where it stands, what its rows cost and how many wait.
+//! One loaded version of a model: what it is, where it stands, and how many rows wait for it.
 //!
-//! Invariant: a model is loaded once, and what it was loaded as never changes.
+//! Invariant: whoever holds a model can use it to the end. It is loaded once, what it was loaded as never changes, and
+//! when the last holder drops it, its queue, its costs, its sessions, its weights and its metrics go.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,13 +14,16 @@ use std::{
 use crate::{
     engine::{Chosen, KernelUse, Signature},
     error::Error,
-    manifest::{Balance, BatchSpec, ModelName, Version},
+    manifest::{Balance, BatchSpec, ModelId, ModelName, Version},
     metrics::ModelMetrics,
     pool::{
-        Best, Declared, Loaded, Measured, charge::Charge, cost::CostTable, handling::Evidence, place::Room,
-        policy::Curve,
+        Best, Loaded, Measured,
+        arena::Key,
+        costs::{Least, ModelCosts},
+        place::Room,
+        shared::Shared,
     },
-    task::{Sample, Task, Weight, Workload},
+    task::{Sample, Task, Weight},
 };
 
 /// Retry-After while a model loads, when nothing better is known.
@@ -41,6 +45,8 @@ pub enum State {
     Ready,
     /// Loading or warm-up failed; the reason is for the log and `/v1/models`.
     Failed(String),
+    /// Another has taken its place, or it was unloaded: what was accepted is answered.
+    Unloading,
     /// The pool is closing.
     Stopping,
 }
@@ -52,25 +58,33 @@ impl State {
             Self::Loading => "loading",
             Self::Ready => "ready",
             Self::Failed(_) => "failed",
+            Self::Unloading => "unloading",
             Self::Stopping => "stopping",
         }
     }
 }
 
-/// One model of the pool.
+/// What is known of a model before it is loaded.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    pub id: ModelId,
+    /// What the model is for, in one line.
+    pub description: String,
+    /// Under which terms the network may be used.
+    pub licence: String,
+    /// How its rows may be batched.
+    pub batch: BatchSpec,
+}
+
+/// One version of a model, from its declaration until nobody uses it any more.
 pub struct Model {
-    name: ModelName,
-    version: Version,
-    description: String,
-    licence: String,
-    batch: BatchSpec,
-    lane: usize,
+    info: ModelInfo,
+    /// Its queue.
+    lane: Key,
     loaded: OnceLock<Loaded>,
     samples: OnceLock<Vec<Sample>>,
     state: Mutex<State>,
-    costs: Mutex<CostTable>,
-    /// Whether some batch is worth more than its rows alone.
-    gains: AtomicBool,
+    costs: Arc<ModelCosts>,
     /// Microseconds of CPU time that measuring has taken.
     measuring_us: AtomicU64,
     /// When a row may be measured again.
@@ -79,65 +93,88 @@ pub struct Model {
     /// Requests that would have been refused for the bytes that they declared.
     unread: AtomicU32,
     share: Arc<Room>,
-    metrics: ModelMetrics,
+    metrics: Arc<ModelMetrics>,
+    /// Where its queue is, if the pool is still there when the last holder drops the model.
+    shared: Weak<Shared>,
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.retire(self.lane, &self.info.id, self.loaded.take());
+        }
+    }
 }
 
 impl Model {
-    pub(super) fn new(declared: Declared, lane: usize, share: Room, metrics: ModelMetrics) -> Self {
+    /// Makes a model that is still to be loaded, with a queue of its own in `shared`.
+    pub(super) fn new(
+        info: ModelInfo,
+        shared: &Arc<Shared>,
+        share: Arc<Room>,
+        metrics: Arc<ModelMetrics>,
+    ) -> Self {
+        let costs = Arc::new(ModelCosts::new(info.batch.max_rows));
         Self {
-            name: declared.name,
-            version: declared.version,
-            description: declared.description,
-            licence: declared.licence,
-            batch: declared.batch,
-            lane,
+            lane: shared.add_lane(Arc::clone(&costs)),
+            info,
             loaded: OnceLock::new(),
             samples: OnceLock::new(),
             state: Mutex::new(State::Loading),
-            costs: Mutex::new(CostTable::new(1, [])),
-            gains: AtomicBool::new(false),
+            costs,
             measuring_us: AtomicU64::new(0),
             again: Mutex::new(None),
             waiting: AtomicUsize::new(0),
             unread: AtomicU32::new(0),
-            share: Arc::new(share),
+            share,
             metrics,
+            shared: Arc::downgrade(shared),
         }
+    }
+
+    /// Its name and version.
+    pub fn id(&self) -> &ModelId {
+        &self.info.id
     }
 
     /// The name that callers use.
     pub fn name(&self) -> &ModelName {
-        &self.name
+        &self.info.id.name
     }
 
-    /// Which version is served.
+    /// Which version of the name it is.
     pub fn version(&self) -> Version {
-        self.version
+        self.info.id.version
     }
 
     /// What the model is for, in one line.
     pub fn description(&self) -> &str {
-        &self.description
+        &self.info.description
     }
 
     /// Under which terms the network may be used.
     pub fn licence(&self) -> &str {
-        &self.licence
+        &self.info.licence
     }
 
     /// Most rows that one run takes.
     pub fn max_rows(&self) -> usize {
-        self.batch.max_rows.max(1)
+        self.costs.max_rows()
     }
 
     /// Whether a worker may wait for company, where a request does not say.
     pub fn balance(&self) -> Balance {
-        self.batch.balance
+        self.info.batch.balance
     }
 
     /// Where the model stands.
     pub fn state(&self) -> State {
         lock(&self.state).clone()
+    }
+
+    /// Returns whether requests that name no version may go to it.
+    pub(super) fn is_serving(&self) -> bool {
+        *lock(&self.state) == State::Ready
     }
 
     /// What the model is for; `None` until it is loaded.
@@ -162,12 +199,17 @@ impl Model {
 
     /// Measured CPU cost per row, one entry per shape of row and number of rows.
     pub fn measured(&self) -> Vec<Measured> {
-        lock(&self.costs).measured()
+        self.costs.measured()
     }
 
     /// How many rows a run should take, by shape, as measured.
     pub fn best(&self) -> Vec<Best> {
-        lock(&self.costs).bests()
+        self.costs.best()
+    }
+
+    /// Mean CPU seconds of a worker for each run beside its rows; 0 before the first.
+    pub fn around(&self) -> f64 {
+        self.costs.around()
     }
 
     /// Rows that wait for a worker.
@@ -175,7 +217,7 @@ impl Model {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// This model's share of the pool's room.
+    /// Its name's share of the pool's room.
     pub(super) fn share(&self) -> &Arc<Room> {
         &self.share
     }
@@ -188,32 +230,29 @@ impl Model {
         &self.metrics
     }
 
-    /// Keeps what loading gave; the first one stays.
-    pub(super) fn set_loaded(&self, loaded: Loaded) -> &Loaded {
-        self.loaded.get_or_init(|| loaded)
+    /// What its inputs and rows cost.
+    pub(super) fn costs(&self) -> &Arc<ModelCosts> {
+        &self.costs
+    }
+
+    /// Keeps what loading gave and one row of each shape; the first ones stay.
+    pub(super) fn set_loaded(&self, loaded: Loaded, samples: Vec<Sample>) {
+        self.samples.get_or_init(|| samples);
+        self.loaded.get_or_init(|| loaded);
+    }
+
+    /// Changes the state unless the model has left `from` meanwhile; returns whether it did.
+    pub(super) fn change_state(&self, from: &State, to: State) -> bool {
+        let mut current = lock(&self.state);
+        let is_there = *current == *from;
+        if is_there {
+            *current = to;
+        }
+        is_there
     }
 
     pub(super) fn set_state(&self, state: State) {
         *lock(&self.state) = state;
-    }
-
-    /// Sets how loading ended, unless the pool has begun to close meanwhile.
-    pub(super) fn set_state_unless_stopping(&self, state: State) {
-        let mut current = lock(&self.state);
-        if *current != State::Stopping {
-            *current = state;
-        }
-    }
-
-    /// Keeps one row of each shape, and makes the cost table for them: gives both its shapes and the
-    /// numbers of rows to measure.
-    pub(super) fn set_samples(&self, samples: Vec<Sample>) -> (&[Sample], Vec<usize>) {
-        let samples = self.samples.get_or_init(|| samples);
-        let shapes = samples.iter().map(|sample| (sample.bucket, sample.size()));
-        let table = CostTable::new(self.max_rows(), shapes);
-        let grid = table.grid().to_vec();
-        *lock(&self.costs) = table;
-        (samples, grid)
     }
 
     /// One row of each shape; none before the model is loaded.
@@ -226,7 +265,7 @@ impl Model {
         self.samples().iter().position(|sample| sample.bucket == bucket)
     }
 
-    /// Says whether a row may be measured again now; who is told so is to do it.
+    /// Returns whether a row may be measured again now; who is told so is to do it.
     pub(super) fn may_measure_again(&self, now: Instant) -> bool {
         let mut again = lock(&self.again);
         let may = again.is_none_or(|again| again <= now);
@@ -237,7 +276,7 @@ impl Model {
         may
     }
 
-    /// Says that measuring has ended, and how long it took.
+    /// Records that measuring has ended, and how long it took.
     pub(super) fn measured_for(&self, took: Duration, now: Instant) {
         // The warm-up asks nobody, and no rest follows it.
         if let Some(again) = &mut *lock(&self.again) {
@@ -245,100 +284,15 @@ impl Model {
         }
     }
 
-    /// Takes in a measurement that nobody waited for.
-    pub(super) fn measure(&self, bucket: usize, rows: usize, cpu: Duration) {
-        self.change(|costs| costs.measure(bucket, rows, cpu));
-    }
-
-    /// Takes in what a run of the network cost.
-    pub(super) fn learn(&self, bucket: usize, rows: usize, cpu: Duration) {
-        self.change(|costs| costs.learn(bucket, rows, cpu));
-    }
-
-    /// Takes in what a run took of a worker's time beside its rows.
-    pub(super) fn ran(&self, around: Duration) {
-        lock(&self.costs).ran(around);
-    }
-
-    /// Mean CPU seconds of a worker for each run beside its rows; 0 before the first.
-    pub fn around(&self) -> f64 {
-        lock(&self.costs).around()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut CostTable)) {
-        let mut costs = lock(&self.costs);
-        change(&mut costs);
-        self.gains.store(costs.gains(), Ordering::Relaxed);
-    }
-
-    /// Learns what preparing an input took that was answered, and answering it.
-    pub(super) fn handled(&self, workload: Workload, n_bytes: usize, prepare: Duration, answer: Duration) {
-        let (mut costs, seconds) = (lock(&self.costs), (prepare + answer).as_secs_f64());
-        costs.handling.learn(workload, n_bytes, seconds, Instant::now());
-        costs.prepared(prepare);
-    }
-
-    /// Learns what was spent on an input that could not be prepared.
-    pub(super) fn failed(&self, workload: Workload, spent: Duration) {
-        lock(&self.costs).handling.learn_failed(workload, spent.as_secs_f64(), Instant::now());
-    }
-
-    /// Says whether rows of some shape gain by sharing a run.
-    pub(super) fn gains(&self) -> bool {
-        self.gains.load(Ordering::Relaxed)
-    }
-
-    /// CPU time that a run of `rows` rows is likely to take.
-    pub(super) fn run_cost(&self, bucket: usize, rows: usize) -> Duration {
-        Duration::from_secs_f64(lock(&self.costs).run(bucket, rows))
-    }
-
-    /// What inputs are charged with, each given by the task's number for its shape and its workload.
-    pub(super) fn charges(
-        &self,
-        inputs: impl Iterator<Item = (usize, Option<usize>, Workload)>,
-    ) -> Vec<Charge> {
-        let (costs, now) = (lock(&self.costs), Instant::now());
-        let charge = |(bucket, then, workload): (usize, Option<usize>, Workload)| {
-            let charge = Charge::of(&costs, bucket, workload, now);
-            Charge { network: charge.network + further(&costs, then), ..charge }
-        };
-        inputs.map(charge).collect()
-    }
-
-    /// Returns whether it is known by now what an input of that workload costs.
-    pub(super) fn is_measured(&self, workload: Workload) -> bool {
-        lock(&self.costs).handling.estimate(workload, Instant::now()).evidence == Evidence::Measured
-    }
-
     /// What is known of the CPU time of an input before its body is read: the least of it.
     pub(super) fn least(&self, weight: Weight) -> Least {
-        let Some(task) = self.task() else { return Least::default() };
-        let (bucket, foreseen) = (task.bucket(weight).number(), task.foreseen(weight));
-        let (costs, now) = (lock(&self.costs), Instant::now());
-        let handling = foreseen.map_or(0.0, |workload| costs.handling.estimate(workload, now).measured());
-        Least {
-            network: Duration::from_secs_f64(costs.run(bucket, 1)) + further(&costs, task.then(weight)),
-            handling: Duration::from_secs_f64(handling.max(costs.handling.least(weight.bytes, now))),
-            is_foreseen: foreseen.is_some(),
-        }
+        self.task().map_or_else(Least::default, |task| self.costs.least(&**task, weight))
     }
 
     /// Returns whether a request is read whose declared bytes alone keep it out: one in eight of them, for bytes say
     /// little of the work, and what is not read teaches nothing.
     pub(super) fn reads_anyway(&self) -> bool {
         self.unread.fetch_add(1, Ordering::Relaxed) % READ_ANYWAY == READ_ANYWAY - 1
-    }
-
-    /// Starts the trial of an input whose cost nothing recent tells, unless one like it is on trial.
-    pub(super) fn begin_trial(self: &Arc<Self>, workload: Workload) -> Option<Trial> {
-        let began = lock(&self.costs).handling.begin_trial(workload);
-        began.then(|| Trial { model: Arc::clone(self), workload })
-    }
-
-    /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
-    pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
-        lock(&self.costs).curve(bucket, stretch)
     }
 
     /// CPU time that measuring has taken.
@@ -352,50 +306,27 @@ impl Model {
         self.measuring_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    pub(super) fn lane(&self) -> usize {
+    pub(super) fn lane(&self) -> Key {
         self.lane
     }
 
-    /// Why requests are refused now, whatever they ask; `None` where the model is ready.
+    /// Why requests are refused now, whatever they ask; `None` where the model is ready, or finishes what found it
+    /// before it was to be unloaded.
     pub(super) fn unavailable(&self) -> Option<Error> {
-        let reason = match self.state() {
+        let name = self.name();
+        let reason = match &*lock(&self.state) {
             State::Ready => return None,
-            State::Loading => format!("the model `{}` is still loading", self.name),
-            State::Failed(_) => format!("the model `{}` could not be loaded", self.name),
+            State::Unloading if self.loaded.get().is_some() => return None,
+            State::Unloading => format!("the model `{name}` was unloaded before it was ready"),
+            State::Loading => format!("the model `{name}` is still loading"),
+            State::Failed(_) => format!("the model `{name}` could not be loaded"),
             State::Stopping => "the server is stopping".to_owned(),
         };
         Some(Error::Unavailable { reason: reason.into(), retry_after: RETRY_LOADING })
     }
 }
 
-/// What is known of an input before it is read.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Least {
-    pub(super) network: Duration,
-    /// A lower bound of preparing and answering it.
-    pub(super) handling: Duration,
-    /// Whether its bytes tell its work, so that no more will be known of it.
-    pub(super) is_foreseen: bool,
-}
-
-/// An input on trial: it is not known what such a one costs. Ends when it is dropped.
-pub(super) struct Trial {
-    model: Arc<Model>,
-    workload: Workload,
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        lock(&self.model.costs).handling.end_trial(self.workload);
-    }
-}
-
-/// CPU time of the further row that an input needs, if it does.
-fn further(costs: &CostTable, then: Option<usize>) -> Duration {
-    then.map_or(Duration::ZERO, |bucket| Duration::from_secs_f64(costs.run(bucket, 1)))
-}
-
-/// Counts a row as waiting while it lives.
+/// Counts a row as waiting while it lives, and keeps its model.
 pub(super) struct Waiting {
     model: Arc<Model>,
 }

@@ -25,17 +25,18 @@ pub(super) enum Full {
 #[derive(Debug)]
 struct Gauge {
     taken: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl Gauge {
     fn new(limit: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), limit }
+        Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
     }
 
     /// Takes `n`, all or nothing.
     fn take(&self, n: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(n).filter(|sum| *sum <= self.limit);
+        let limit = self.limit.load(Ordering::Relaxed);
+        let more = |taken: usize| taken.checked_add(n).filter(|sum| *sum <= limit);
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
@@ -48,6 +49,12 @@ impl Room {
     /// Makes room for `rows` and `bytes`.
     pub(super) fn new(rows: usize, bytes: usize) -> Self {
         Self { rows: Gauge::new(rows), bytes: Gauge::new(bytes) }
+    }
+
+    /// Changes the limits. What is taken stays taken, also where it is more than they allow from now on.
+    pub(super) fn limit(&self, rows: usize, bytes: usize) {
+        self.rows.limit.store(rows, Ordering::Relaxed);
+        self.bytes.limit.store(bytes, Ordering::Relaxed);
     }
 
     fn take(&self, rows: usize, bytes: usize) -> Result<(), Full> {

@@ -1,4 +1,4 @@
-//! The queue: a lane per model, what is owed by when, and which workers are busy until when.
+//! The queue: a lane per model that comes and goes with it, what is owed by when, and which workers are busy until when.
 //!
 //! Invariant: plain data behind one lock that is held for microseconds. Nothing here runs a
 //! network, waits, or drops a job while the lock is held: what is to end is handed out.
@@ -12,12 +12,14 @@ use std::{
 use crate::{
     manifest::Balance,
     pool::{
-        LoadModel,
+        Loaded,
+        arena::{Arena, Key},
+        costs::ModelCosts,
         demand::{Ask, Burden, Forecast},
-        job::{Job, Terms},
+        errand::{Batch, Chore, Done, Errand, Gone},
+        job::Job,
         lane::{Lane, Place, Sorting, Which},
         ledger::{Ledger, Running, Turn},
-        model::Model,
         policy::{self, BucketView, Class, Decision, Rule, View},
     },
 };
@@ -34,59 +36,12 @@ const FEW: usize = 2;
 /// The least time between two looks at every job.
 const BETWEEN_SWEEPS: Duration = Duration::from_millis(10);
 
-/// Jobs of one model for one run.
-pub(super) struct Batch {
-    pub(super) model: Arc<Model>,
-    pub(super) jobs: Vec<Job>,
-}
-
-/// Work that no caller waits for.
-pub(super) enum Chore {
-    /// Reads a model and answers its first sample.
-    Load { model: Arc<Model>, load: LoadModel },
-    /// Measures runs of `rows` copies of a sample, so that no caller pays for building its plan.
-    Measure { model: Arc<Model>, sample: usize, rows: usize },
-}
-
-/// What a free worker is given.
-pub(super) enum Errand {
-    Chore(Chore),
-    /// Prepare these and bring them back.
-    Sort(Batch),
-    Run(Batch),
-    /// Nothing to do now, or before that moment.
-    Rest(Option<Instant>),
-    /// Nothing to do ever again.
-    Leave,
-}
-
-/// What a worker has done since its last errand.
-pub(super) enum Done {
-    Nothing,
-    /// Jobs that were prepared, and when those that had no row were due, and their terms.
-    Sorted {
-        lane: usize,
-        rows: Vec<Job>,
-        ended: Vec<(Instant, Terms)>,
-    },
-    Ran(Report),
-}
-
-/// What a batch took, against what was expected of it; all in seconds.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) wall: f64,
-    /// CPU time that the cost table expected of the batch.
-    pub(super) expected: f64,
-    /// What its rows were charged with.
-    pub(super) charged: f64,
-    /// For each promise: what was predicted, and what it took.
-    pub(super) promises: Vec<(f64, f64)>,
-}
-
 /// Everything that waits for a worker.
 pub(super) struct Queue {
-    lanes: Vec<Lane>,
+    lanes: Arena<Lane>,
+    /// How many lanes have been removed so far, and the weights of their models.
+    n_removed: u64,
+    gone: Vec<Loaded>,
     rule: Rule,
     ledger: Ledger,
     /// Requests of more than one row that were queued: the next one's number.
@@ -100,14 +55,16 @@ pub(super) struct Queue {
     swept: Option<Instant>,
     /// The policy's view and whose each of it is, kept to spare two allocations per decision.
     view: Vec<BucketView>,
-    places: Vec<(usize, Place)>,
+    places: Vec<(Key, Place)>,
 }
 
 impl Queue {
-    /// Makes an empty queue with a lane per model.
-    pub(super) fn new(models: &[Arc<Model>], workers: usize, rule: Rule) -> Self {
+    /// Makes an empty queue without a lane.
+    pub(super) fn new(workers: usize, rule: Rule) -> Self {
         Self {
-            lanes: models.iter().map(|model| Lane::new(Arc::clone(model))).collect(),
+            lanes: Arena::default(),
+            n_removed: 0,
+            gone: Vec::new(),
             rule,
             ledger: Ledger::new(workers, Instant::now()),
             requests: 0,
@@ -118,6 +75,50 @@ impl Queue {
             view: Vec::new(),
             places: Vec::new(),
         }
+    }
+
+    /// Adds a lane for the jobs of a model that costs this.
+    pub(super) fn add(&mut self, costs: Arc<ModelCosts>) -> Key {
+        self.lanes.insert(Lane::new(costs))
+    }
+
+    /// Removes the lane of a model that nobody holds any more, so that no job waits in it; a worker drops what was
+    /// `loaded`. Returns what the caller is to drop once the lock is released.
+    pub(super) fn remove(&mut self, lane: Key, loaded: Option<Loaded>) -> (Option<Lane>, VecDeque<Chore>) {
+        self.n_removed += 1;
+        self.gone.extend(loaded);
+        let is_left = |chore: &Chore| match chore {
+            Chore::Load { model, .. } | Chore::Measure { model, .. } => model.strong_count() > 0,
+        };
+        let mut ended = VecDeque::new();
+        for chores in [&mut self.urgent, &mut self.chores] {
+            let (left, gone): (VecDeque<_>, VecDeque<_>) = chores.drain(..).partition(is_left);
+            *chores = left;
+            ended.extend(gone);
+        }
+        (self.lanes.remove(lane), ended)
+    }
+
+    /// Returns what a worker is to give back that has seen only `seen` lanes removed, which it then has seen all.
+    pub(super) fn forget(&mut self, seen: &mut u64) -> Option<Gone> {
+        if *seen == self.n_removed {
+            return None;
+        }
+        *seen = self.n_removed;
+        let lanes = self.lanes.iter().map(|(lane, _)| lane).collect();
+        Some(Gone { lanes, loaded: std::mem::take(&mut self.gone) })
+    }
+
+    /// How many lanes there are.
+    #[cfg(test)]
+    pub(super) fn n_lanes(&self) -> usize {
+        self.lanes.iter().count()
+    }
+
+    /// How many places for lanes there are, in use or not.
+    #[cfg(test)]
+    pub(super) fn n_lane_places(&self) -> usize {
+        self.lanes.n_places()
     }
 
     /// Queues chores that go before every request.
@@ -146,7 +147,7 @@ impl Queue {
     }
 
     /// Queues the jobs of one request in their model's lane.
-    pub(super) fn push(&mut self, lane: usize, jobs: Vec<Job>) {
+    pub(super) fn push(&mut self, lane: Key, jobs: Vec<Job>) {
         let request = if jobs.len() > 1 { self.requests + 1 } else { 0 };
         self.requests = self.requests.max(request);
         for mut job in jobs {
@@ -156,9 +157,10 @@ impl Queue {
         }
     }
 
-    fn place(&mut self, lane: usize, job: Job) {
-        let lane = &mut self.lanes[lane];
-        let pays = self.rule != Rule::Single && lane.model.gains();
+    fn place(&mut self, lane: Key, job: Job) {
+        // A job holds its model, and a model its lane.
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        let pays = self.rule != Rule::Single && lane.costs.gains();
         lane.push(job, if pays { Sorting::Pays } else { Sorting::GainsNothing });
     }
 
@@ -168,7 +170,7 @@ impl Queue {
             self.ledger.asked(ask.burden, now);
         }
         let mut forecast = self.ledger.forecast(ask, now);
-        if class == Class::Batch && self.ledger.idle == 0 && !self.lanes.iter().all(Lane::is_empty) {
+        if class == Class::Batch && self.ledger.idle == 0 && !self.lanes.values().all(Lane::is_empty) {
             // Served from idle time, of which there is none now: expected when half its time is over.
             let left = ask.due.saturating_duration_since(now);
             forecast.finish = forecast.finish.max(left / 2);
@@ -246,7 +248,7 @@ impl Queue {
             return (Errand::Chore(chore), Vec::new());
         }
         let (mut ended, stretch) = (Vec::new(), self.ledger.pace.at(now).stretch());
-        self.lanes.iter_mut().for_each(|lane| lane.clear(now, stretch, &mut ended));
+        self.lanes.values_mut().for_each(|lane| lane.clear(now, stretch, &mut ended));
         let errand = self.next(worker, now, stretch, &mut ended);
         self.settle(&ended, now);
         (errand, ended)
@@ -263,8 +265,13 @@ impl Queue {
         match self.decide(&turn, now, stretch) {
             Decision::Run { bucket, rows } => {
                 let (lane, place) = self.places[bucket];
-                let jobs = self.lanes[lane].take(place, rows, now, ended);
-                self.run(worker, lane, jobs, now)
+                let lane = self.lanes.get_mut(lane);
+                let jobs = lane.map_or_else(Vec::new, |lane| lane.take(place, rows, now, ended));
+                match Batch::of(jobs) {
+                    Some(batch) => self.run(worker, batch, now),
+                    // Their callers have gone.
+                    None => self.next(worker, now, stretch, ended),
+                }
             }
             decision => {
                 if let Some(errand) = self.sort(worker, Class::Batch, now) {
@@ -272,7 +279,7 @@ impl Queue {
                 }
                 // Dear rows that are left to other workers are looked at again when nobody else is there, and when they
                 // are late: then they are owed no more.
-                let late = self.lanes.iter().filter_map(Lane::first_dear).min();
+                let late = self.lanes.values().filter_map(Lane::first_dear).min();
                 let alone = self.ledger.looks_again().filter(|_| !turn.takes_dear);
                 let again = late.map(|late| alone.map_or(late, |alone| alone.min(late)));
                 match (decision, again) {
@@ -292,7 +299,7 @@ impl Queue {
         let first = self.look(Which::All, turn, now, stretch);
         let Decision::Run { bucket, .. } = first else { return first };
         let (lane, place) = self.places[bucket];
-        let yields = self.lanes[lane].jobs(place, 1).any(|job| turn.yields(job.terms.request, job.is_dear()));
+        let yields = self.jobs(lane, place, 1).any(|job| turn.yields(job.terms.request, job.is_dear()));
         if !yields {
             return first;
         }
@@ -300,7 +307,7 @@ impl Queue {
         let other = self.look(Which::NotYielding, turn, now, stretch);
         if let Decision::Run { bucket, rows } = other {
             let (lane, place) = self.places[bucket];
-            let work = self.lanes[lane].jobs(place, rows).map(|job| job.terms.expected()).sum();
+            let work = self.jobs(lane, place, rows).map(|job| job.terms.expected()).sum();
             if policy::class_of(&self.view[bucket], now) == class && self.ledger.has_room(work, now) {
                 return other;
             }
@@ -308,10 +315,14 @@ impl Queue {
         self.look(Which::All, turn, now, stretch)
     }
 
+    fn jobs(&self, lane: Key, place: Place, rows: usize) -> impl Iterator<Item = &Job> {
+        self.lanes.get(lane).into_iter().flat_map(move |lane| lane.jobs(place, rows))
+    }
+
     fn look(&mut self, which: Which, turn: &Turn, now: Instant, stretch: f64) -> Decision {
         self.view.clear();
         self.places.clear();
-        for (lane, of) in self.lanes.iter().enumerate() {
+        for (lane, of) in self.lanes.iter() {
             for (place, mut view) in of.views(which, turn, stretch) {
                 if self.closed {
                     // No company will come.
@@ -326,11 +337,11 @@ impl Queue {
 
     /// Has inputs prepared so that rows of one shape find each other.
     fn sort(&mut self, worker: usize, class: Class, now: Instant) -> Option<Errand> {
-        let unsorted = self.lanes.iter().enumerate();
-        let due = unsorted.filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
-        let (_, lane) = due.min()?;
-        let waiting = self.lanes[lane].n_unsorted();
-        let none_sorted = self.lanes.iter().all(|lane| lane.n_sorted() == 0);
+        let due = self.lanes.iter().filter_map(|(lane, of)| Some((of.first_unsorted(class, now)?, lane)));
+        let (_, key) = due.min_by_key(|(due, _)| *due)?;
+        let none_sorted = self.lanes.values().all(|lane| lane.n_sorted() == 0);
+        let lane = self.lanes.get_mut(key)?;
+        let waiting = lane.n_unsorted();
         let hasty = |job: &Job| match self.rule {
             Rule::Single | Rule::Drain => true,
             Rule::Window { .. } => false,
@@ -340,24 +351,24 @@ impl Queue {
         let few = none_sorted
             && self.rule == Rule::Measured
             && waiting < FEW * self.ledger.workers
-            && self.lanes[lane].unsorted().all(hasty);
+            && lane.unsorted().all(hasty);
         let share = if few { 1 } else { waiting.div_ceil(self.ledger.idle + 1).clamp(1, SORTED_AT_ONCE) };
-        let jobs = self.lanes[lane].take_unsorted(class, now, share, SORTED_BYTES);
+        let jobs = lane.take_unsorted(class, now, share, SORTED_BYTES);
         if share == 1 && none_sorted && jobs.iter().all(hasty) {
             // It finds no company, and waits for none: it runs at once.
-            jobs.iter().for_each(|job| self.lanes[lane].passes(job));
-            return Some(self.run(worker, lane, jobs, now));
+            jobs.iter().for_each(|job| lane.passes(job));
+            return Batch::of(jobs).map(|batch| self.run(worker, batch, now));
         }
         self.begin(worker, jobs.iter().map(|job| (job, job.terms.handling)), now);
-        Some(Errand::Sort(Batch { model: Arc::clone(&self.lanes[lane].model), jobs }))
+        Batch::of(jobs).map(Errand::Sort)
     }
 
-    fn run(&mut self, worker: usize, lane: usize, jobs: Vec<Job>, now: Instant) -> Errand {
-        for job in &jobs {
+    fn run(&mut self, worker: usize, batch: Batch, now: Instant) -> Errand {
+        for job in &batch.jobs {
             self.ledger.demand.remove(job.due(), job.terms.charge, job.terms.burden);
         }
-        self.begin(worker, jobs.iter().map(|job| (job, job.terms.expected())), now);
-        Errand::Run(Batch { model: Arc::clone(&self.lanes[lane].model), jobs })
+        self.begin(worker, batch.jobs.iter().map(|job| (job, job.terms.expected())), now);
+        Errand::Run(batch)
     }
 
     /// Notes what a worker begins with, and the CPU time that each of it is expected to take.
@@ -382,7 +393,7 @@ impl Queue {
 
     /// Says whether anything waits for a worker.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(Lane::is_empty)
+        self.lanes.values().all(Lane::is_empty)
     }
 
     /// Takes out every job whose caller has gone, to be ended once the lock is released; nothing where that
@@ -393,7 +404,7 @@ impl Queue {
             return ended;
         }
         self.swept = Some(now);
-        self.lanes.iter_mut().for_each(|lane| lane.sweep(&mut ended));
+        self.lanes.values_mut().for_each(|lane| lane.sweep(&mut ended));
         self.settle(&ended, now);
         ended
     }

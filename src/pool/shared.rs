@@ -1,4 +1,4 @@
-//! What slots, workers and the pool share: the queue behind its lock, and the bell that wakes workers.
+//! What slots, workers and the pool share: the models, the queue behind its lock, and the bell that wakes workers.
 //!
 //! Invariant: the lock is held for microseconds, and nothing is dropped, run or waited for under it
 //! but the bell itself.
@@ -10,16 +10,23 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::pool::{
-    LoadModel,
-    bell::{Bell, Deferred},
-    charge::{self, Admission, Asks},
-    demand::{Ask, Forecast},
-    job::Job,
-    model::{self, Model, State, Trial},
-    place::Room,
-    policy::{Class, Rule},
-    queue::{Chore, Done, Errand, Queue, Rests},
+use crate::{
+    manifest::ModelId,
+    pool::{
+        LoadModel, Loaded,
+        arena::Key,
+        bell::{Bell, Deferred},
+        charge::{self, Admission, Asks},
+        costs::{ModelCosts, Trial},
+        demand::{Ask, Forecast},
+        errand::{Chore, Done, Errand},
+        job::Job,
+        model::{self, Model, State},
+        place::Room,
+        policy::{Class, Rule},
+        queue::{Queue, Rests},
+        registry::Registry,
+    },
 };
 
 /// What slots, workers and the pool share.
@@ -28,14 +35,17 @@ pub(super) struct Shared {
     /// Rung when there is work, and when there will be none.
     bell: Bell,
     room: Arc<Room>,
-    models: Vec<Arc<Model>>,
+    registry: Registry,
+    /// Held by who loads a model while others are served.
+    loading: Mutex<()>,
     /// Told whenever a model's state has changed.
     progress: watch::Sender<()>,
 }
 
 /// Where jobs are to be queued, and on which terms.
 pub(super) struct Entry {
-    pub(super) lane: usize,
+    pub(super) lane: Key,
+    pub(super) costs: Arc<ModelCosts>,
     pub(super) asks: Asks,
     pub(super) class: Class,
     /// What is owed to them already, due as they are.
@@ -51,12 +61,13 @@ pub(super) enum NotQueued {
 }
 
 impl Shared {
-    pub(super) fn new(workers: usize, rule: Rule, room: Room, models: Vec<Arc<Model>>) -> Self {
+    pub(super) fn new(workers: usize, rule: Rule, rows: usize, bytes: usize) -> Self {
         Self {
-            queue: Mutex::new(Queue::new(&models, workers.max(1), rule)),
+            queue: Mutex::new(Queue::new(workers.max(1), rule)),
             bell: Bell::default(),
-            room: Arc::new(room),
-            models,
+            room: Arc::new(Room::new(rows, bytes)),
+            registry: Registry::new(rows, bytes),
+            loading: Mutex::new(()),
             progress: watch::Sender::new(()),
         }
     }
@@ -65,8 +76,30 @@ impl Shared {
         &self.room
     }
 
-    pub(super) fn models(&self) -> &[Arc<Model>] {
-        &self.models
+    pub(super) fn loading(&self) -> &Mutex<()> {
+        &self.loading
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Makes a queue for the jobs of a model that costs this.
+    pub(super) fn add_lane(&self, costs: Arc<ModelCosts>) -> Key {
+        self.queue().add(costs)
+    }
+
+    /// Gives back what is kept of a model that nobody holds any more: its queue at once, its weights and its sessions
+    /// as soon as the workers have a moment.
+    pub(super) fn retire(&self, lane: Key, id: &ModelId, loaded: Option<Loaded>) {
+        let was_loaded = loaded.is_some();
+        let ended = self.queue().remove(lane, loaded);
+        drop(ended);
+        self.bell.ring_now(usize::MAX);
+        self.announce();
+        if was_loaded {
+            tracing::info!(model = %id.name, version = %id.version, "unloaded");
+        }
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -130,7 +163,7 @@ impl Shared {
         entry: Entry,
         jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Job>,
     ) -> Result<Option<Deferred>, NotQueued> {
-        let Entry { lane, asks, class, held } = entry;
+        let Entry { lane, costs, asks, class, held } = entry;
         let mut queue = self.queue();
         if !held.is_zero() {
             queue.release(asks.ask.due, held);
@@ -140,7 +173,7 @@ impl Shared {
         }
         let (now, mut trial) = (Instant::now(), None);
         let begin_trial = |workload| {
-            trial = self.models[lane].begin_trial(workload);
+            trial = costs.begin_trial(workload);
             trial.is_some()
         };
         let jobs = match charge::admit(&asks, |ask| queue.forecast(ask, class, now), begin_trial) {
@@ -154,10 +187,16 @@ impl Shared {
         Ok(if idle > 0 { self.bell.ring(n_jobs) } else { None })
     }
 
-    /// Queues the loading of a model.
-    pub(super) fn load(&self, model: &Arc<Model>, load: LoadModel) {
-        self.queue().push_urgent(Chore::Load { model: Arc::clone(model), load });
+    /// Has a worker load a model before it serves anybody; returns false where the pool is closing.
+    pub(super) fn load(&self, model: &Arc<Model>, load: LoadModel) -> bool {
+        let mut queue = self.queue();
+        let is_open = !queue.is_closed();
+        if is_open {
+            queue.push_urgent(Chore::Load { model: Arc::downgrade(model), load });
+        }
+        drop(queue);
         self.bell.ring_now(1);
+        is_open
     }
 
     /// Queues chores that wait until no request does.
@@ -175,10 +214,27 @@ impl Shared {
         let mut queue = self.queue();
         let nothing_to_do = queue.is_empty() && !queue.has_chores() && !queue.is_closed();
         if nothing_to_do && model.may_measure_again(Instant::now()) {
-            queue.push_chore(Chore::Measure { model: Arc::clone(model), sample, rows: 1 });
+            queue.push_chore(Chore::Measure { model: Arc::downgrade(model), sample, rows: 1 });
             drop(queue);
             self.bell.ring_now(1);
         }
+    }
+
+    /// Returns whether no more jobs are taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue().is_closed()
+    }
+
+    /// How many models have a queue.
+    #[cfg(test)]
+    pub(super) fn n_lanes(&self) -> usize {
+        self.queue().n_lanes()
+    }
+
+    /// How many places for queues there are, in use or not.
+    #[cfg(test)]
+    pub(super) fn n_lane_places(&self) -> usize {
+        self.queue().n_lane_places()
     }
 
     /// Tells those who wait for a model that its state has changed.
@@ -196,7 +252,7 @@ impl Shared {
 
     /// Takes no more jobs; what is queued is still answered.
     pub(super) fn close(&self) {
-        for model in &self.models {
+        for model in self.registry.all() {
             model.set_state(State::Stopping);
         }
         let chores = self.queue().close();
@@ -206,12 +262,21 @@ impl Shared {
     }
 
     /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave. Where there
-    /// is nothing to do, and from `due` on, that is the errand.
-    pub(super) fn next(&self, worker: usize, done: Done, due: Option<Instant>) -> Option<Errand> {
+    /// is nothing to do, and from `due` on, that is the errand. `seen` is how many removed lanes the worker has forgotten.
+    pub(super) fn next(
+        &self,
+        worker: usize,
+        done: Done,
+        due: Option<Instant>,
+        seen: &mut u64,
+    ) -> Option<Errand> {
         let mut queue = self.queue();
         let mut now = Instant::now();
         queue.finish(worker, done, now);
         loop {
+            if let Some(gone) = queue.forget(seen) {
+                return Some(Errand::Forget(gone));
+            }
             let (errand, ended) = queue.take(worker, now);
             if !ended.is_empty() {
                 drop(queue);

@@ -20,10 +20,11 @@ use crate::{
         Answered,
         bell::Deferred,
         charge::{Asks, Charge, DEAR},
+        costs::Trial,
         demand::{Ask, Burden, Forecast},
         handling::Evidence,
         job::{Caller, Job, Matter, Terms},
-        model::{Model, RETRY_LOADING, Trial, Waiting},
+        model::{Model, RETRY_LOADING, Waiting},
         place::{Full, Place},
         policy::Class,
         shared::{Entry, NotQueued, Shared},
@@ -165,7 +166,7 @@ impl Slot {
             (task.bucket(weight).number(), task.then(weight), task.workload(input, most_bytes))
         };
         let looked_at: Vec<(usize, Option<usize>, Workload)> = inputs.iter().map(look).collect();
-        let charges = self.model.charges(looked_at.into_iter());
+        let charges = self.model.costs().charges(looked_at.into_iter());
         let dearest = inputs.iter().zip(&charges).max_by_key(|(_, charge)| charge.whole());
         let dearest = dearest.map_or_else(Weight::default, |(input, _)| input.weight());
         let asks = Asks::of(&charges, self.claim.due(), company(&self.model, dearest));
@@ -217,7 +218,9 @@ impl Slot {
             inputs.into_iter().zip(charges).map(job).collect()
         };
         let held = held.as_mut().map_or(Duration::ZERO, |held| std::mem::take(&mut held.work));
-        match shared.push(Entry { lane: model.lane(), asks, class: claim.class, held }, jobs) {
+        let costs = Arc::clone(model.costs());
+        let entry = Entry { lane: model.lane(), costs, asks, class: claim.class, held };
+        match shared.push(entry, jobs) {
             Ok(deferred) => {
                 // The first is the one that is awaited first.
                 if let Some(first) = replies.first_mut() {
@@ -264,7 +267,7 @@ fn ask_of(model: &Model, claim: &Claim) -> AskUnread {
 /// How much longer than alone such an input's row takes in a batch that is as large as pays.
 fn company(model: &Model, weight: Weight) -> Duration {
     model.task().map_or(Duration::ZERO, |task| {
-        let curve = model.curve(task.bucket(weight).number(), 1.0);
+        let curve = model.costs().curve(task.bucket(weight).number(), 1.0);
         curve.full.saturating_sub(curve.one)
     })
 }

@@ -1,6 +1,7 @@
 //! The pool against an engine that a test can hold and release. No test sleeps.
 
 mod company;
+mod lifecycle;
 mod memory;
 mod scheduling;
 mod turns;
@@ -381,7 +382,7 @@ async fn an_answer_that_would_come_too_late_is_refused_at_once() {
     let (pool, _gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.learn(1, 1, Duration::from_secs(2));
+        model.costs().learn(1, 1, Duration::from_secs(2));
     }
     let Err(Error::Overloaded { reason, forecast, .. }) = pool.reserve(model, claim(Duration::from_secs(1)))
     else {
@@ -428,19 +429,21 @@ async fn a_model_that_fails_to_load_is_named_and_the_others_serve() {
         });
         let models = vec![declare("double", &gate), broken];
         let pool = ModelPool::start(&ROOM, models, &Metrics::new()).unwrap();
-        let (name, why) = pool.ready().await.unwrap_err();
-        assert_eq!(name.as_str(), "broken");
+        let (id, why) = pool.ready().await.unwrap_err();
+        assert_eq!(id.name.as_str(), "broken");
         assert!(why.contains(if reason == "panic" { "cannot bear its file" } else { reason }), "{why}");
-        let refused = pool.reserve(&pool.models()[1], claim(Duration::from_secs(1)));
+        let refused = pool.reserve(&pool.models()[0], claim(Duration::from_secs(1)));
         assert!(matches!(refused, Err(Error::Unavailable { .. })));
-        assert_eq!(number(submit(&pool, "21").await), 42.0);
+        let slot = pool.reserve(&pool.models()[1], claim(Duration::from_secs(60))).unwrap();
+        let reply = slot.submit(vec![Input::Text("21".to_owned())]).unwrap().remove(0);
+        assert_eq!(number(reply.await), 42.0);
     }
 }
 
 #[tokio::test]
 async fn an_unknown_model_is_refused_with_the_known_ones() {
     let (pool, _gate) = pool(ROOM).await;
-    let error = pool.model(&"x".repeat(1000)).map(|_| ()).unwrap_err().to_string();
+    let error = pool.model(&"x".repeat(1000), None).map(|_| ()).unwrap_err().to_string();
     assert!(error.ends_with("…`; the models are `double`"), "{error}");
     assert!(error.len() < 150, "{error}");
 }

@@ -15,9 +15,9 @@ use crate::{
     pool::{
         Loaded, batch,
         cost::{Best, CostTable, Measured},
+        errand::Chore,
         meter::Meter,
         model::Model,
-        queue::Chore,
         sessions::Sessions,
         shared::Shared,
     },
@@ -98,17 +98,22 @@ pub(super) fn load(
     let loaded = batch::guarded(load).map_err(|panic| format!("loading panicked: {panic}"))??;
     // Reading a file and packing its weights takes several times what is kept of it, and the next is read now.
     allocator::give_back(GiveBack::All);
-    let loaded = model.set_loaded(loaded);
     let samples = batch::guarded(|| loaded.task.samples())
         .map_err(|panic| format!("making samples panicked: {panic}"))?;
-    let (samples, grid) = model.set_samples(samples);
-    if !samples.is_empty() {
-        run(model, 0, 1, sessions)?;
+    let grid = model.costs().begin(&samples);
+    if let Some(first) = samples.first()
+        && let Err(reason) = run_sample(model, &loaded, first, 1, sessions)
+    {
+        // What did not do is not kept until the model is unloaded.
+        sessions.forget(model.lane());
+        return Err(reason);
     }
+    let n_samples = samples.len();
+    model.set_loaded(loaded, samples);
     // Rows alone first, for every request needs to know what they cost; then the small batches.
-    let cells = grid.iter().flat_map(|rows| (0..samples.len()).map(|sample| (sample, *rows)));
+    let cells = grid.iter().flat_map(|rows| (0..n_samples).map(|sample| (sample, *rows)));
     shared.push_chores(cells.filter(|cell| *cell != (0, 1)).map(|(sample, rows)| Chore::Measure {
-        model: Arc::clone(model),
+        model: Arc::downgrade(model),
         sample,
         rows,
     }));
@@ -122,11 +127,22 @@ pub(super) fn run(
     rows: usize,
     sessions: &mut Sessions,
 ) -> Result<(), String> {
-    let (Some(loaded), Some(sample)) = (model.loaded(), model.samples().get(sample)) else { return Ok(()) };
-    let Sample { bucket, row } = sample;
+    match (model.loaded(), model.samples().get(sample)) {
+        (Some(loaded), Some(sample)) => run_sample(model, loaded, sample, rows, sessions),
+        _ => Ok(()),
+    }
+}
+
+fn run_sample(
+    model: &Model,
+    loaded: &Loaded,
+    Sample { bucket, row }: &Sample,
+    rows: usize,
+    sessions: &mut Sessions,
+) -> Result<(), String> {
     // A single row costs little, and nothing can be promised without knowing how much.
     if rows > 1 {
-        let [one, expected] = [1, rows].map(|rows| model.run_cost(*bucket, rows));
+        let [one, expected] = [1, rows].map(|rows| model.costs().run(*bucket, rows));
         if is_too_dear(model.measuring(), one, expected) {
             return Ok(());
         }
@@ -136,6 +152,6 @@ pub(super) fn run(
     let spent = meter.read();
     model.add_measuring(spent.cpu);
     model.measured_for(spent.wall, Instant::now());
-    model.measure(*bucket, rows, measured?);
+    model.costs().measure(*bucket, rows, measured?);
     Ok(())
 }

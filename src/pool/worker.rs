@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::{self, Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -14,10 +14,11 @@ use std::{
 use crate::{
     allocator::{self, GiveBack},
     pool::{
-        batch,
+        LoadModel, batch,
+        errand::{Chore, Done, Errand, Gone},
         meter::Meter,
-        model::State,
-        queue::{Chore, Done, Errand},
+        model::{self, Model},
+        registry::Others,
         sessions::Sessions,
         shared::Shared,
         tidy::Tidy,
@@ -29,6 +30,9 @@ use crate::{
 /// `/healthz` and refuse what cannot be done while every core is busy. Five steps are about a third of
 /// the weight (sched(7)).
 const NICENESS: i32 = 5;
+
+/// The number of a thread that is no worker.
+const LOADER: usize = usize::MAX;
 
 /// How often it is looked whether workers have left.
 const LOOK: Duration = Duration::from_millis(1);
@@ -52,6 +56,30 @@ impl Workers {
             let builder = Builder::new().name(format!("lepton-worker-{worker}"));
             self.threads.push((worker, builder.spawn(move || work(worker, &shared))?));
         }
+        Ok(())
+    }
+
+    /// Starts a thread that loads a model while the workers serve others.
+    pub(super) fn load(
+        &mut self,
+        shared: &Arc<Shared>,
+        model: &Arc<Model>,
+        load: LoadModel,
+        others: Others,
+    ) -> io::Result<()> {
+        self.threads.retain(|(_, thread)| !thread.is_finished());
+        let (shared, model) = (Arc::clone(shared), Arc::downgrade(model));
+        let builder = Builder::new().name("lepton-loader".to_owned());
+        let work = move || {
+            // Behind the workers, as they are behind the threads that move bytes.
+            step_back();
+            step_back();
+            // One at a time: reading a network takes several times the memory that it needs.
+            let _turn = model::lock(shared.loading());
+            load_model(&shared, &model, load, others, &mut Sessions::default());
+            allocator::give_back(GiveBack::All);
+        };
+        self.threads.push((LOADER, builder.spawn(work)?));
         Ok(())
     }
 
@@ -97,9 +125,11 @@ pub fn on_a_worker<T: Send>(
 
 fn work(worker: usize, shared: &Shared) {
     step_back();
-    let mut sessions = Sessions::new(shared.models().len());
+    let (mut sessions, mut seen) = (Sessions::default(), 0);
     let (mut done, mut shift, mut tidy) = (Done::Nothing, Meter::start(), Tidy::default());
-    while let Some(errand) = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), tidy.due()) {
+    loop {
+        let next = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), tidy.due(), &mut seen);
+        let Some(errand) = next else { return };
         match errand {
             Errand::Run(batch) => {
                 done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));
@@ -108,17 +138,18 @@ fn work(worker: usize, shared: &Shared) {
             }
             Errand::Sort(batch) => done = batch::sort(batch),
             Errand::Chore(Chore::Load { model, load }) => {
-                let state = match warm_up::load(shared, &model, load, &mut sessions) {
-                    Ok(()) => State::Ready,
-                    Err(reason) => State::Failed(reason),
-                };
-                model.set_state_unless_stopping(state);
-                shared.announce();
+                load_model(shared, &model, load, Others::Keep, &mut sessions);
             }
             Errand::Chore(Chore::Measure { model, sample, rows }) => {
+                let Some(model) = model.upgrade() else { continue };
                 if let Err(reason) = warm_up::run(&model, sample, rows, &mut sessions) {
                     tracing::error!(model = %model.name(), reason, "a warm-up run failed");
                 }
+            }
+            Errand::Forget(Gone { lanes, loaded }) => {
+                sessions.keep(&lanes);
+                drop(loaded);
+                allocator::give_back(GiveBack::All);
             }
             Errand::Rest(_) => {
                 if tidy.is_due(Instant::now()) {
@@ -133,6 +164,24 @@ fn work(worker: usize, shared: &Shared) {
         tidy.worked(Instant::now());
         shift = Meter::start();
     }
+}
+
+/// Loads a model and enters it among those that are served, unless it was unloaded before its turn came.
+fn load_model(
+    shared: &Shared,
+    model: &Weak<Model>,
+    load: LoadModel,
+    others: Others,
+    sessions: &mut Sessions,
+) {
+    let Some(model) = model.upgrade() else { return };
+    let loaded = if shared.is_closed() {
+        Err("the server is stopping".to_owned())
+    } else {
+        warm_up::load(shared, &model, load, sessions)
+    };
+    shared.registry().settle(&model, loaded, others);
+    shared.announce();
 }
 
 /// Lets the threads that move bytes go first.

@@ -1,6 +1,6 @@
-//! Which of a folder's files is the network.
+//! Which of a folder's files is the network of which version.
 //!
-//! Invariant: one file is served, and where that is not clear the folder is refused with the files that there are.
+//! Invariant: a version is one file, and where it is not clear which, it is refused with the files that there are.
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,9 @@ const OTHER_FORMS: [&str; 6] = [
     "model_q4.onnx",
 ];
 
-/// Finds the network with the highest version: `<version>/model.onnx`, or version 1 as `model.onnx` or
+/// Finds every network, in ascending order of versions: `<version>/model.onnx`, or version 1 as `model.onnx` or
 /// `onnx/model.onnx` in the folder itself; where there is none, another form of it in the same places.
-pub(super) fn newest(folder: &Folder) -> Result<(Version, PathBuf), String> {
+fn all(folder: &Folder) -> Result<Vec<(Version, PathBuf)>, String> {
     let mut places: Vec<(Version, PathBuf)> = Vec::new();
     for name in folder.subfolders()? {
         if let Ok(number) = name.parse() {
@@ -36,13 +36,28 @@ pub(super) fn newest(folder: &Folder) -> Result<(Version, PathBuf), String> {
             found.extend(other_form(folder, &place)?.map(|path| (version, path)));
         }
     }
-    found.sort();
-    let [rest @ .., (version, path)] = found.as_slice() else {
+    if found.is_empty() {
         return Err(format!(
             "there is no network; expected 1/{NETWORK}, the folder's name being the version"
         ));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Finds the network of that version, or of the highest one.
+pub(super) fn find(folder: &Folder, version: Option<Version>) -> Result<(Version, PathBuf), String> {
+    let found = all(folder)?;
+    let meant = match version {
+        Some(_) => found.iter().rev().find(|(other, _)| Some(*other) == version),
+        None => found.last(),
     };
-    if let Some((_, twin)) = rest.iter().find(|(other, _)| other == version) {
+    let Some((version, path)) = meant else {
+        let known: Vec<String> = found.iter().map(|(version, _)| version.to_string()).collect();
+        let asked = version.map_or_else(String::new, |version| version.to_string());
+        return Err(format!("there is no version {asked}; there are {}", known.join(", ")));
+    };
+    if let Some((_, twin)) = found.iter().find(|(other, twin)| other == version && twin != path) {
         return Err(format!(
             "{} and {} are both version {version}; expected one",
             twin.display(),
@@ -50,6 +65,29 @@ pub(super) fn newest(folder: &Folder) -> Result<(Version, PathBuf), String> {
         ));
     }
     Ok((*version, path.clone()))
+}
+
+/// Every version that there is, in ascending order.
+pub(super) fn versions(folder: &Folder) -> Result<Vec<Version>, String> {
+    let mut versions: Vec<Version> = all(folder)?.into_iter().map(|(version, _)| version).collect();
+    versions.dedup();
+    Ok(versions)
+}
+
+/// Folders that look as if they were meant as versions and are none, with the reason.
+pub(super) fn overlooked(folder: &Folder) -> Vec<(String, &'static str)> {
+    let (Ok(folders), Ok(found)) = (folder.subfolders(), all(folder)) else { return Vec::new() };
+    let reason = |name: &String| {
+        let is_found = found.iter().any(|(_, path)| path.parent() == Some(Path::new(name)));
+        let digits = name.trim_start_matches(['v', 'V']);
+        match name.parse::<u32>() {
+            _ if is_found || digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => None,
+            Ok(_) => Some("it holds no network"),
+            Err(_) => Some("its name is no number; expected a folder such as 2"),
+        }
+    };
+    let overlooked = folders.into_iter().filter_map(|name| reason(&name).map(|reason| (name, reason)));
+    overlooked.collect()
 }
 
 /// The network in a place without a `model.onnx`: another form of it, or the only one there.
@@ -82,7 +120,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let (version, path) = newest(&Folder::open(&root, "m").unwrap())?;
+        let (version, path) = find(&Folder::open(&root, "m").unwrap(), None)?;
         Ok(format!("{version} {}", path.display()))
     }
 
@@ -107,5 +145,28 @@ mod tests {
         let error = found(&["model_int8.onnx", "onnx/model_int8.onnx"]).unwrap_err();
         assert!(error.contains("are both version 1"), "{error}");
         assert!(found(&["labels.txt"]).unwrap_err().contains("there is no network"));
+    }
+
+    #[test]
+    fn every_version_is_found_and_what_only_looks_like_one_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for file in
+            ["1/model.onnx", "2/model.onnx", "10/model.onnx", "v11/model.onnx", "12/notes.txt", "onnx/x"]
+        {
+            let path = root.join("m").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let folder = Folder::open(&root, "m").unwrap();
+        assert_eq!(versions(&folder).unwrap(), [1, 2, 10].map(Version));
+        assert_eq!(find(&folder, None).unwrap().0, Version(10));
+        assert_eq!(find(&folder, Some(Version(2))).unwrap(), (Version(2), "2/model.onnx".into()));
+        let error = find(&folder, Some(Version(12))).unwrap_err();
+        assert_eq!(error, "there is no version 12; there are 1, 2, 10");
+        let mut overlooked = overlooked(&folder);
+        overlooked.sort();
+        let told: Vec<&str> = overlooked.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(told, ["12", "v11"]);
     }
 }

@@ -181,11 +181,11 @@ fn what_was_answered_and_refused_is_counted() {
         let value = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_else(|| panic!("no {name}"));
         value.parse::<f64>().expect("a number")
     };
-    assert_eq!(value("lepton_answered_rows_total{model=\"sentiment\"}"), 2.0);
-    assert_eq!(value("lepton_stage_seconds_count{model=\"sentiment\",stage=\"infer\"}"), 2.0);
+    assert_eq!(value("lepton_answered_rows_total{model=\"sentiment\",version=\"1\"}"), 2.0);
+    assert_eq!(value("lepton_stage_seconds_count{model=\"sentiment\",stage=\"infer\",version=\"1\"}"), 2.0);
     assert_eq!(value("lepton_refusals_total{reason=\"invalid-input\"}"), 1.0);
-    assert!(value("lepton_charged_cpu_seconds_total{model=\"sentiment\"}") > 0.0);
-    assert_eq!(value("lepton_queued_rows{model=\"sentiment\"}"), 0.0);
+    assert!(value("lepton_charged_cpu_seconds_total{model=\"sentiment\",version=\"1\"}") > 0.0);
+    assert_eq!(value("lepton_queued_rows{model=\"sentiment\",version=\"1\"}"), 0.0);
 }
 
 #[test]

@@ -299,7 +299,7 @@ fn both_stages_are_paid_for_and_fit_the_deadline_or_are_refused() {
     assert!(refused.text().contains("deadline of 1 ms"), "{}", refused.text());
     let metrics = exchange(server.address, &get("/metrics"));
     for (model, rows) in [("face-detector", 1), ("face", 2)] {
-        let line = format!("lepton_answered_rows_total{{model=\"{model}\"}} {rows}");
+        let line = format!("lepton_answered_rows_total{{model=\"{model}\",version=\"1\"}} {rows}");
         assert!(metrics.text().contains(&line), "no {line}");
     }
 }

@@ -42,3 +42,5 @@ mod stop;
 mod support;
 #[cfg(test)]
 mod training;
+#[cfg(test)]
+mod versions;

@@ -23,7 +23,7 @@ const FEW: usize = 60;
 /// Mutants of one run of the program.
 const TOGETHER: usize = 60;
 
-const MANIFEST: &str = r#"description = "hostile"
+pub(crate) const MANIFEST: &str = r#"description = "hostile"
 licence = "none"
 precision = "f32"
 [task.image-classification]
@@ -50,7 +50,7 @@ fn models(networks: impl IntoIterator<Item = (String, Vec<u8>)>) -> TempDir {
 }
 
 /// Runs the program on a folder of models, with little time and memory for each.
-fn lepton(command: &str, models: &Path, settings: &[(&str, &str)]) -> Output {
+pub(crate) fn lepton(command: &str, models: &Path, settings: &[(&str, &str)]) -> Output {
     let mut lepton = Command::new(env!("CARGO_BIN_EXE_lepton"));
     lepton.args([command, "--listen", "127.0.0.1:0", "--models"]).arg(models);
     lepton.env("LEPTON_MODELS_LOAD_TIMEOUT", "10s").env("LEPTON_MODELS_LOAD_MEMORY", "512MiB");
@@ -60,7 +60,7 @@ fn lepton(command: &str, models: &Path, settings: &[(&str, &str)]) -> Output {
 }
 
 /// What the program said, and that it ended by itself with this code.
-fn told(output: &Output, code: i32) -> String {
+pub(crate) fn told(output: &Output, code: i32) -> String {
     let both = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert_eq!(output.status.code(), Some(code), "{}", both.concat());
     assert!(!both[1].contains("panicked at"), "{}", both[1]);
@@ -75,7 +75,7 @@ fn one(node: Node, rest: impl FnOnce(Graph) -> Graph) -> Vec<u8> {
 }
 
 /// Sizes that no attribute names, computed of each other, so that the census cannot see them: two gigabytes.
-fn computed() -> Vec<u8> {
+pub(crate) fn computed() -> Vec<u8> {
     let graph = Graph::default()
         .input("image", Element::Float, &[Axis::Of(1), Axis::Of(1), Axis::Of(8), Axis::Of(8)])
         .longs("n", &[2], &[1 << 8, 1 << 6])

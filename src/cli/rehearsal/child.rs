@@ -5,17 +5,18 @@ use std::{
     panic,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Extent, Loadable};
 use crate::{
-    cli::{check, find_models},
+    cli::{check, repository},
     config::{Config, Options},
     engine::run_rows,
+    manifest::{ModelName, Version},
     pool::{self, Loaded},
-    repository::Found,
+    repository::{Found, RepositoryError},
 };
 
 /// Address space beyond what may be resident: allocators reserve more than they use.
@@ -25,7 +26,10 @@ const RESERVED: u64 = 8 << 30;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Rehearse {
     /// The model's name.
-    model: String,
+    model: ModelName,
+    /// Which version of it.
+    #[arg(long)]
+    version: u32,
     /// How far it is loaded.
     #[arg(long, value_enum)]
     extent: Extent,
@@ -52,10 +56,12 @@ impl Rehearse {
     }
 
     fn load(&self, config: &Config) -> Result<Result<Loadable, String>> {
-        let mut found = find_models(config)?.into_iter();
-        let found = found.find(|found| found.declared.name.as_str() == self.model);
-        let Found { declared, network_bytes, .. } =
-            found.ok_or_else(|| anyhow!("there is no model `{}`", self.model))?;
+        let found = match repository(config).find(&self.model, Some(Version(self.version))) {
+            Ok(found) => found,
+            Err(RepositoryError::Model { reason, .. }) => return Ok(Err(reason)),
+            Err(error) => return Err(error.into()),
+        };
+        let Found { declared, network_bytes, .. } = found;
         let (load, max_rows, extent) = (declared.load, declared.batch.max_rows, self.extent);
         let work = || match extent {
             Extent::Ready => load().and_then(|loaded| answer(&loaded)).map(|()| Loadable::default()),

@@ -6,11 +6,13 @@ use super::*;
 use crate::{
     manifest::Balance,
     pool::{
+        arena::Key,
         demand::Burden,
+        errand::{Batch, Done, Errand},
         job::{Caller, Job, Matter, Terms},
         model::{Model, Waiting},
         place::{Place, Room},
-        queue::{Done, Errand, Queue},
+        queue::Queue,
     },
     task::Workload,
 };
@@ -21,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A queue of one worker, which does what it is told in no time.
 struct Bench {
     queue: Queue,
+    lane: Key,
     model: Arc<Model>,
     room: Arc<Room>,
     now: Instant,
@@ -29,9 +32,11 @@ struct Bench {
 
 impl Bench {
     fn new(pool: &ModelPool) -> Self {
+        let (mut queue, model) = (Queue::new(1, Rule::Measured), Arc::clone(&pool.models()[0]));
         Self {
-            queue: Queue::new(pool.models(), 1, Rule::Measured),
-            model: Arc::clone(&pool.models()[0]),
+            lane: queue.add(Arc::clone(model.costs())),
+            queue,
+            model,
             room: Arc::new(Room::new(1000, 1000)),
             now: Instant::now(),
             replies: Vec::new(),
@@ -70,7 +75,7 @@ impl Bench {
                 request: 0,
             },
         };
-        self.queue.push(0, vec![job]);
+        self.queue.push(self.lane, vec![job]);
     }
 
     /// What the worker does now: how many rows it runs, or until when it rests.
@@ -79,13 +84,18 @@ impl Bench {
             let (errand, ended) = self.queue.take(0, self.now);
             assert!(ended.is_empty());
             match errand {
-                Errand::Sort(batch) => self.queue.finish(0, batch::sort(batch), self.now),
+                Errand::Sort(batch) => {
+                    let done = sorted(self.lane, batch);
+                    self.queue.finish(0, done, self.now);
+                }
                 Errand::Run(batch) => {
                     self.queue.finish(0, Done::Nothing, self.now);
                     return Ok(batch.jobs.len());
                 }
                 Errand::Rest(until) => return Err(until),
-                Errand::Chore(_) | Errand::Leave => panic!("there is nothing of that kind"),
+                Errand::Chore(_) | Errand::Forget(_) | Errand::Leave => {
+                    panic!("there is nothing of that kind")
+                }
             }
         }
     }
@@ -100,6 +110,14 @@ impl Bench {
                 Err(None) => return (runs, self.now - began),
             }
         }
+    }
+}
+
+/// What preparing gives, for the queue of the test and not the one of the model's own pool.
+fn sorted(own: Key, batch: Batch) -> Done {
+    match batch::sort(batch) {
+        Done::Sorted { rows, ended, .. } => Done::Sorted { lane: own, rows, ended },
+        done => done,
     }
 }
 
@@ -143,7 +161,7 @@ async fn who_is_alone_learns_not_to_wait() {
 async fn who_agreed_to_wait_a_run_is_joined_by_who_comes_within_it() {
     let (pool, _gate) = pool(ROOM).await;
     let mut bench = Bench::new(&pool);
-    let one = bench.model.curve(1, 1.0).one;
+    let one = bench.model.costs().curve(1, 1.0).one;
     for _ in 0..3 {
         bench.come(Balance::Fast);
         assert_eq!(bench.work(), Ok(1), "a row in haste runs at once");

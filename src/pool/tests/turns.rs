@@ -5,11 +5,13 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     pool::{
+        arena::Key,
         demand::{Ask, Burden},
+        errand::{Done, Errand},
         job::{Caller, Job, Matter, Terms},
         model::Waiting,
         place::{Place, Room},
-        queue::{Done, Errand, Queue},
+        queue::Queue,
     },
     task::Workload,
 };
@@ -19,6 +21,7 @@ const MS: Duration = Duration::from_millis(1);
 /// A queue whose workers do what they are told when the test says so.
 struct Bench {
     queue: Queue,
+    lane: Key,
     model: Arc<Model>,
     room: Arc<Room>,
     now: Instant,
@@ -35,9 +38,11 @@ struct Rows<'n> {
 
 impl Bench {
     fn new(pool: &ModelPool, workers: usize) -> Self {
+        let (mut queue, model) = (Queue::new(workers, Rule::Measured), Arc::clone(&pool.models()[0]));
         Self {
-            queue: Queue::new(pool.models(), workers, Rule::Measured),
-            model: Arc::clone(&pool.models()[0]),
+            lane: queue.add(Arc::clone(model.costs())),
+            queue,
+            model,
             room: Arc::new(Room::new(1000, 1000)),
             now: Instant::now(),
             replies: Vec::new(),
@@ -83,7 +88,7 @@ impl Bench {
                 },
             });
         }
-        self.queue.push(0, jobs);
+        self.queue.push(self.lane, jobs);
     }
 
     /// What a worker that has ended what it did is told to run: the first of its rows.
@@ -155,7 +160,7 @@ async fn rows_of_which_nobody_knows_what_they_cost_never_hold_all_workers() {
     bench.come(Rows { is_unknown: true, ..dear(&["a", "b", "c"]) });
     assert_eq!(bench.next(0).unwrap(), "a");
     assert_eq!(bench.next(1), None, "though nobody else is there");
-    bench.model.handled(Workload::of_bytes(1), 1, 400 * MS, Duration::ZERO);
+    bench.model.costs().handled(Workload::of_bytes(1), 1, 400 * MS, Duration::ZERO);
     assert_eq!(bench.next(1).unwrap(), "b", "until one of them is answered");
 }
 

@@ -19,7 +19,8 @@ const ROOMS: &[&[&str]] = &[
     &["tensor"],
     // Plain data, for every room.
     &["config"],
-    &["manifest", "metrics", "error", "cores", "random", "allocator"],
+    &["manifest"],
+    &["metrics", "error", "cores", "random", "allocator"],
 ];
 
 /// Libraries that only some rooms may name.
