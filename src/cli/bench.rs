@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 
 use self::watched::{interruption, measured};
 use super::{Failure, logging};
-use crate::config::Time;
+use crate::{config::Time, http};
 
 /// Callers of a closed loop where nobody said how many.
 const CALLERS: NonZeroUsize = NonZeroUsize::new(16).unwrap();
@@ -267,13 +267,9 @@ struct Asked {
     loads: Vec<Load>,
 }
 
-/// Whether a path is one of this server's that answer only what they are sent.
+/// Whether a path is answered only with a body: of this server's, or of the Open Inference Protocol's.
 fn takes_a_body(path: &str) -> bool {
-    let path = path.split('?').next().unwrap_or_default();
-    path.starts_with("/v1/text/")
-        || path.starts_with("/v1/vision/")
-        || path.ends_with("/predict")
-        || path.ends_with("/infer")
+    http::takes_a_body(path) || path.split('?').next().is_some_and(|path| path.ends_with("/infer"))
 }
 
 /// The words of the command line, as a shell takes them.

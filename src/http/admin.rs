@@ -18,10 +18,11 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    AppState, PATHS,
+    AppState,
     extract::Parameters,
     predict::find,
     problem::{KINDS, Refusal},
+    routes::{ROUTES, Route},
 };
 use crate::{
     config::OnFailure,
@@ -39,8 +40,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// `GET /`
 pub(super) async fn index() -> impl IntoResponse {
-    let paths: Vec<_> =
-        PATHS.iter().map(|(method, path, what)| PathBody { method, path, description: what }).collect();
+    let path = |route: &'static Route| PathBody {
+        method: route.method.as_str(),
+        path: route.path,
+        description: route.summary,
+    };
+    let paths = ROUTES.iter().map(path).collect();
     Json(IndexBody { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), paths })
 }
 
@@ -155,7 +160,7 @@ pub(super) async fn models(State(state): State<AppState>, request: Request) -> R
     Parameters::parse(request.uri(), &[])?;
     let pool = state.pool();
     let models = pool.defaults();
-    let models = models.iter().map(|model| ModelBody::of(model, pool.versions(model.name()))).collect();
+    let models = models.iter().map(|model| ModelBody::brief(model, pool.versions(model.name()))).collect();
     Ok(Json(ModelsBody { models }).into_response())
 }
 
@@ -202,11 +207,19 @@ struct ModelBody<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kernels: Vec<KernelBody<'a>>,
     batch: BatchBody,
-    cost: Vec<CostBody>,
+    /// Of one model only: it is a long table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Vec<CostBody>>,
 }
 
 impl<'a> ModelBody<'a> {
     fn of(model: &'a Model, versions: Vec<Version>) -> Self {
+        let cost = model.measured().iter().map(CostBody::of).collect();
+        Self { cost: Some(cost), ..Self::brief(model, versions) }
+    }
+
+    /// All but the measured cost.
+    fn brief(model: &'a Model, versions: Vec<Version>) -> Self {
         let state = model.state();
         let ports = |ports: &'a [Port]| ports.iter().map(PortBody::of).collect();
         Self {
@@ -228,7 +241,7 @@ impl<'a> ModelBody<'a> {
             precision: model.precision().map(PrecisionBody::of),
             kernels: model.kernels().iter().map(KernelBody::of).collect(),
             batch: BatchBody::of(model),
-            cost: model.measured().iter().map(CostBody::of).collect(),
+            cost: None,
         }
     }
 }

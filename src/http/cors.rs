@@ -4,8 +4,7 @@
 //! and they get it on every answer, refusals included. Credentials are never allowed: the server keeps no
 //! cookies, so that a page can do no more than any other caller.
 //!
-//! It is no layer around the router, for the two hot routes pass the router by; the observer, which
-//! every request passes, asks it.
+//! It lies around the layers that refuse, so that a page can read their refusals.
 
 use axum::{
     body::Body,
@@ -21,7 +20,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{PATHS, problem::Refusal};
+use super::{
+    Objection,
+    problem::Refusal,
+    routes::{ROUTES, methods},
+    stack::{Endpoint, Incoming},
+};
 use crate::config::Origins;
 
 /// How long a browser may remember a preflight's answer, in seconds: as long as any of them does.
@@ -34,8 +38,9 @@ static REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 static ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// Who may call, and how.
-pub(super) struct Cors {
+/// Lets pages of some origins call `inner`, and read its answers.
+pub(super) struct Cors<E> {
+    inner: E,
     origins: Origins,
     /// The methods of all routes.
     methods: HeaderValue,
@@ -50,21 +55,30 @@ pub(super) enum Page {
     Allowed(HeaderValue),
 }
 
-impl Cors {
+impl<E: Endpoint> Endpoint for Cors<E> {
+    async fn call(&self, incoming: Incoming) -> Response {
+        let page = self.page(incoming.request.headers());
+        let is_sound = !matches!(incoming.listened.objection, Some(Objection::Host(_)));
+        let preflight = is_sound.then(|| self.preflight(&page, &incoming.request)).flatten();
+        let mut response = match preflight {
+            Some(answer) => answer,
+            None => self.inner.call(incoming).await,
+        };
+        self.finish(page, response.headers_mut());
+        response
+    }
+}
+
+impl<E> Cors<E> {
     /// Allows pages of `origins` what the routes offer.
-    pub(super) fn new(origins: Origins) -> Self {
-        let mut methods = vec!["GET", "HEAD"];
-        for (method, ..) in PATHS {
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-        }
-        let methods = HeaderValue::from_str(&methods.join(", "));
-        Self { origins, methods: methods.unwrap_or(HeaderValue::from_static("GET, HEAD, POST")) }
+    pub(super) fn new(origins: Origins, inner: E) -> Self {
+        let methods = HeaderValue::from_str(&methods(&ROUTES).join(", "));
+        let methods = methods.unwrap_or(HeaderValue::from_static("GET, HEAD, POST"));
+        Self { inner, origins, methods }
     }
 
     /// The page that a request came from.
-    pub(super) fn page(&self, headers: &HeaderMap) -> Page {
+    fn page(&self, headers: &HeaderMap) -> Page {
         match headers.get(ORIGIN) {
             Some(origin) if self.origins.allows(origin.as_bytes()) => Page::Allowed(match self.origins {
                 Origins::Any => HeaderValue::from_static("*"),
@@ -76,7 +90,7 @@ impl Cors {
 
     /// The answer to a preflight, the question that a browser asks before a page's request; nothing where
     /// the request is none.
-    pub(super) fn preflight(&self, page: &Page, request: &Request) -> Option<Response> {
+    fn preflight(&self, page: &Page, request: &Request) -> Option<Response> {
         let headers = request.headers();
         let origin = headers.get(ORIGIN)?;
         if request.method() != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
@@ -103,7 +117,7 @@ impl Cors {
     }
 
     /// Lets the page read an answer, and keeps caches from handing it to another.
-    pub(super) fn finish(&self, page: Page, headers: &mut HeaderMap) {
+    fn finish(&self, page: Page, headers: &mut HeaderMap) {
         if let Page::Allowed(origin) = page {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);

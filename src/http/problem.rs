@@ -1,8 +1,8 @@
-//! Refusals in the clothes of RFC 9457, from one table.
+//! Refusals as problem documents (RFC 9457), from one table.
 //!
 //! Invariant: every [`Error`] has exactly one [`Kind`], found by a match without a wildcard, so that
 //! a new error does not compile until someone has chosen its status. A handler returns a
-//! [`Refusal`]; it rides in the response's extensions to `observe`, which dresses and logs it once.
+//! [`Refusal`]; it rides in the response's extensions to `observe`, which writes its document and logs it once.
 
 mod kinds;
 
@@ -11,8 +11,8 @@ use std::{borrow::Cow, time::Duration};
 use axum::{
     body::Body,
     http::{
-        HeaderValue,
-        header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+        HeaderValue, Method,
+        header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -31,7 +31,11 @@ use crate::error::Error;
 enum Fault {
     Error(Error),
     NotFound,
-    MethodNotAllowed,
+    /// The path is served with other methods than this one: those.
+    MethodNotAllowed {
+        method: String,
+        allowed: Vec<&'static str>,
+    },
     /// A browser asked for a page of this origin, which is not allowed.
     Origin(String),
     /// The body had not arrived after this long.
@@ -64,8 +68,12 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Nothing is served at the path.
     pub(super) const NOT_FOUND: Self = Self { fault: Fault::NotFound, item: None };
-    /// The path is served with other methods.
-    pub(super) const METHOD_NOT_ALLOWED: Self = Self { fault: Fault::MethodNotAllowed, item: None };
+
+    /// The path is served with the methods `allowed` and not with `method`.
+    pub(super) fn method_not_allowed(method: &Method, allowed: &[&'static str]) -> Self {
+        let method = quote(method.as_str());
+        Self { fault: Fault::MethodNotAllowed { method, allowed: allowed.to_vec() }, item: None }
+    }
 
     /// Pages of this origin may not call.
     pub(super) fn origin(origin: &[u8]) -> Self {
@@ -102,7 +110,7 @@ impl Refusal {
     pub(super) fn kind(&self) -> &'static Kind {
         match &self.fault {
             Fault::NotFound => &NOT_FOUND,
-            Fault::MethodNotAllowed => &METHOD_NOT_ALLOWED,
+            Fault::MethodNotAllowed { .. } => &METHOD_NOT_ALLOWED,
             Fault::Origin(_) => &ORIGIN_NOT_ALLOWED,
             Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) => &REQUEST_TIMEOUT,
             Fault::Error(error) => match error {
@@ -129,8 +137,8 @@ impl Refusal {
             }
             Fault::Error(error) => error.to_string().into(),
             Fault::NotFound => "nothing is served at this path; GET / lists what is".into(),
-            Fault::MethodNotAllowed => {
-                "this method is not allowed here; the Allow header names those that are".into()
+            Fault::MethodNotAllowed { method, allowed } => {
+                format!("this path does not serve {method}; use {}", allowed.join(" or ")).into()
             }
             Fault::Origin(origin) => format!(
                 "pages of the origin `{origin}` may not call this server; the setting server.cors lists those that may"
@@ -180,8 +188,8 @@ impl Refusal {
         }
     }
 
-    /// Dresses `response`: status, headers and the problem document that carries `request_id`.
-    pub(super) fn dress(&self, response: &mut Response, request_id: &str) {
+    /// Makes `response` the refusal's: status, headers and the problem document that carries `request_id`.
+    pub(super) fn write_into(&self, response: &mut Response, request_id: &str) {
         let kind = self.kind();
         *response.status_mut() = kind.status;
         let headers = response.headers_mut();
@@ -189,8 +197,16 @@ impl Refusal {
         if let Some(wait) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
-        if let Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) = self.fault {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        match &self.fault {
+            Fault::BodyTimeout(_) | Fault::BodyTooSlow(_) => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Fault::MethodNotAllowed { allowed, .. } => {
+                if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+                    headers.insert(ALLOW, allowed);
+                }
+            }
+            _ => {}
         }
         *response.body_mut() = Body::from(self.document(request_id));
     }
@@ -287,7 +303,7 @@ mod tests {
     fn dressed(refusal: Refusal) -> (Response, serde_json::Value) {
         let mut response = refusal.clone().into_response();
         let refusal = response.extensions_mut().remove::<Refusal>().unwrap();
-        refusal.dress(&mut response, "test-1");
+        refusal.write_into(&mut response, "test-1");
         let body = std::mem::take(response.body_mut());
         let bytes = tokio::runtime::Builder::new_current_thread()
             .build()

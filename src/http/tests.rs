@@ -129,7 +129,13 @@ fn declared(name: &str, kind: &'static str) -> Declared {
 }
 
 async fn state() -> AppState {
+    state_of(|_| ()).await
+}
+
+/// The state of a server with two models, and the settings that `set` changes.
+pub(super) async fn state_of(set: impl FnOnce(&mut Config)) -> AppState {
     let mut config = Config::default();
+    set(&mut config);
     config.limits.body = ByteSize(10_000);
     config.limits.items = 3;
     let metrics = Arc::new(Metrics::new());
@@ -153,7 +159,11 @@ fn get(path: &str) -> Request<Body> {
 }
 
 async fn ask(state: &AppState, request: Request<Body>) -> (Response, String) {
-    let mut response = Routes::new(state.clone()).oneshot(request).await.unwrap();
+    ask_of(&Routes::new(state.clone()), request).await
+}
+
+pub(super) async fn ask_of(routes: &Routes, request: Request<Body>) -> (Response, String) {
+    let mut response = routes.clone().oneshot(request).await.unwrap();
     let bytes = to_bytes(std::mem::take(response.body_mut()), usize::MAX).await.unwrap();
     (response, String::from_utf8(bytes.to_vec()).unwrap())
 }
@@ -267,11 +277,6 @@ async fn what_operators_ask_is_answered() {
     {
         let (response, body) = ask(&state, get(path)).await;
         assert_eq!(response.status(), 200, "{path}: {body}");
-    }
-    for (method, path, _) in PATHS {
-        let path = path.replace("{name}", "face").replace("{type}", "internal");
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        assert_ne!(ask(&state, request).await.0.status(), 404, "a listed path is served");
     }
     let (_, body) = ask(&state, get("/v1/models/face")).await;
     // What was measured differs from run to run.

@@ -150,6 +150,7 @@ fn the_models_say_what_they_are() {
         models["models"].as_array().expect("models").iter().map(|m| m["name"].clone()).collect();
     assert!(names.contains(&json!("face")) && names.contains(&json!("sentiment")), "{names:?}");
     for model in models["models"].as_array().expect("models") {
+        assert!(model["cost"].is_null(), "the list has no tables of costs: {model}");
         let kernels = model["kernels"].as_array().expect("kernels");
         let shares: f64 = kernels.iter().filter_map(|part| part["share"].as_f64()).sum();
         assert!((shares - 1.0).abs() < 0.01, "{model}");
@@ -164,6 +165,7 @@ fn the_models_say_what_they_are() {
     let face = ok(exchange(server.address, &get("/v1/models/face")));
     assert_eq!(face["state"], "ready");
     assert_eq!(face["labels"].as_array().map(Vec::len), Some(8));
+    assert!(face["cost"].as_array().is_some_and(|cost| !cost.is_empty()), "{face}");
     assert!(face["licence"].is_string() && face["inputs"].is_array() && face["outputs"].is_array(), "{face}");
     assert_eq!(exchange(server.address, &get("/healthz")).status, 200);
     assert_eq!(exchange(server.address, &get("/readyz")).status, 200);

@@ -28,7 +28,7 @@ pub(super) const METHOD_NOT_ALLOWED: Kind = Kind {
     slug: "method-not-allowed",
     status: StatusCode::METHOD_NOT_ALLOWED,
     title: "The path is served, but not with this method",
-    advice: "The Allow header of the answer names the methods of the path.",
+    advice: "The detail and the Allow header of the answer name the methods of the path.",
 };
 pub(super) const ORIGIN_NOT_ALLOWED: Kind = Kind {
     slug: "origin-not-allowed",
