@@ -25,7 +25,7 @@ use crate::{
     },
     cores,
     metrics::Metrics,
-    pool::{Declared, ModelPool, PoolOptions, Rule},
+    pool::{Declared, ModelPool, PoolOptions},
     repository::Repository,
     task::TaskOptions,
 };
@@ -235,7 +235,6 @@ fn start_pool(config: &Config, models: Vec<Declared>, metrics: &Metrics) -> Resu
         workers: workers(config),
         queue_rows: config.pool.queue_rows,
         queue_bytes: usize::try_from(config.pool.queue_bytes.0).unwrap_or(usize::MAX),
-        rule: Rule::Measured,
     };
     ModelPool::start(&options, models, metrics).context("cannot start the worker threads")
 }

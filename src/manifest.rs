@@ -3,7 +3,6 @@
 //! Plain data. Unknown keys are errors; the task is an externally tagged table, so that a typo is
 //! reported at its own line.
 
-mod balance;
 mod detection;
 mod id;
 mod labels;
@@ -18,8 +17,9 @@ use std::{borrow::Cow, path::Path};
 pub use lepton_engine::Asked;
 use serde::{Deserialize, Serialize};
 
+pub use lepton_scheduler::balance::Balance;
+
 pub use self::{
-    balance::Balance,
     detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
     id::ModelId,
     labels::Labels,

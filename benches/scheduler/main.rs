@@ -20,6 +20,7 @@ mod closed;
 mod open;
 #[path = "../support/picture.rs"]
 mod picture;
+mod rules;
 mod texts;
 
 use std::{
@@ -32,12 +33,12 @@ use lepton::{
     config::Config,
     manifest::Balance,
     metrics::Metrics,
-    pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply, Rule},
+    pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply},
     repository,
     task::{Input, Look, TaskOptions},
 };
 
-use self::picture::portrait;
+use self::{picture::portrait, rules::Rule};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -76,8 +77,8 @@ impl Contender {
         let declared = found.into_iter().map(|found| found.declared);
         let declared = declared.filter(|declared| declared.name.as_str() == network).collect();
         // Room for the longest queue that the open loop can make before its deadlines refuse more.
-        let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30, rule };
-        let pool = ModelPool::start(&options, declared, &Metrics::new())?;
+        let options = PoolOptions { workers, queue_rows: 65_536, queue_bytes: 1 << 30 };
+        let pool = ModelPool::start_with(&options, rule.policy(), declared, &Metrics::new())?;
         let model = pool.model(network, None)?;
         let contender = Self { name, balance, pool, model, inputs: inputs(network)? };
         contender.ready().await?;

@@ -6,7 +6,7 @@ use lepton::{
     config::Config,
     http::AppState,
     metrics::Metrics,
-    pool::{Declared, ModelPool, PoolOptions, Rule, before_parking},
+    pool::{Declared, ModelPool, PoolOptions, before_parking},
     server::Server,
 };
 use tokio::{net::TcpListener, sync::oneshot};
@@ -31,7 +31,6 @@ impl Served {
             workers,
             queue_rows: config.pool.queue_rows,
             queue_bytes: config.pool.queue_bytes.0 as usize,
-            rule: Rule::Measured,
         };
         let pool = ModelPool::start(&options, models, &metrics)?;
         let thread = thread::Builder::new().name("server".to_owned()).spawn(move || {

@@ -15,7 +15,7 @@ use lepton::{
     config::Config,
     http::{AppState, Routes},
     metrics::Metrics,
-    pool::{ModelPool, PoolOptions, Rule},
+    pool::{ModelPool, PoolOptions},
     repository,
     task::TaskOptions,
 };
@@ -68,7 +68,7 @@ pub fn state(runtime: &Runtime, config: Config) -> AppState {
     let metrics = Arc::new(Metrics::new());
     let found = repository::scan(&models(), TaskOptions::from(&config.limits)).expect("the shipped models");
     let declared = found.into_iter().map(|found| found.declared).collect();
-    let options = PoolOptions { workers: 1, queue_rows: 4096, queue_bytes: 64 << 20, rule: Rule::Measured };
+    let options = PoolOptions { workers: 1, queue_rows: 4096, queue_bytes: 64 << 20 };
     let pool = Arc::new(ModelPool::start(&options, declared, &metrics).expect("a worker thread"));
     runtime.block_on(pool.ready()).expect("models that load");
     AppState::new(config, pool, metrics)

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use crate::{
         manifest::{BatchSpec, Version},
-        pool::{Declared, PoolOptions, Rule},
+        pool::{Declared, PoolOptions},
     };
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
             batch: BatchSpec::default(),
             load: Box::new(load),
         };
-        let options = PoolOptions { workers: 3, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
+        let options = PoolOptions { workers: 3, queue_rows: 1, queue_bytes: 1 };
         let pool = ModelPool::start(&options, vec![model], &Metrics::new()).unwrap();
         begun.recv().unwrap();
         // Those without a load leave.

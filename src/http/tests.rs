@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     image::Rect,
     manifest::{BatchSpec, Version},
-    pool::{Declared, Loaded, PoolOptions, Rule},
+    pool::{Declared, Loaded, PoolOptions},
     task::{
         Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Task, Truncated, Weight,
         base64,
@@ -140,7 +140,7 @@ pub(super) async fn state_of(set: impl FnOnce(&mut Config)) -> AppState {
     config.limits.items = 3;
     let metrics = Arc::new(Metrics::new());
     let models = vec![declared("face", "image-classification"), declared("sentiment", "text-classification")];
-    let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000, rule: Rule::Measured };
+    let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000 };
     let pool = Arc::new(ModelPool::start(&options, models, &metrics).unwrap());
     pool.ready().await.unwrap();
     AppState::new(config, pool, metrics)

@@ -10,17 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::{
+    entry::{Entry, SchedParams, Shape},
+    queue::{Done, Report},
+};
+
 use crate::{
     engine::run_rows,
     error::Error,
     metrics::Cost,
     pool::{
         Answered, Loaded,
-        errand::{Batch, Done, Report},
-        job::{Caller, Job, Matter, Row, Terms},
+        job::{self, Caller, Job, Matter, Prepare, Queued, Row},
         meter::{Meter, Spent},
         model::{Model, Waiting},
         sessions::Sessions,
+        work_queue::Batch,
     },
     task::{Billing, Further, Workload},
     tensor::Tensors,
@@ -34,28 +39,30 @@ struct Ready {
     caller: Caller,
     row: Row,
     queue: Duration,
-    terms: Terms,
+    params: SchedParams,
 }
 
 /// Prepares jobs ahead of their run, so that rows of one shape find each other.
-pub(super) fn sort(batch: Batch) -> Done {
+pub(super) fn prepare_ahead(batch: Batch) -> Done<Job> {
     let Batch { model, jobs } = batch;
     let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
     let mut meter = Meter::start();
-    for Job { matter, caller, waiting, terms } in jobs {
-        let due = caller.due();
-        match prepare(matter, caller, terms.workload, &model) {
-            Some((row, caller)) => rows.push(Job { matter: Matter::Row(row), caller, waiting, terms }),
-            None => ended.push((due, terms)),
+    for Entry { params, payload: Job { matter, caller, waiting } } in jobs {
+        match prepare(matter, caller, params.workload, &model) {
+            Some((row, caller)) => {
+                let params = SchedParams { shape: Shape::Prepared(row.bucket), ..params };
+                rows.push(Entry { params, payload: Job { matter: Matter::Row(row), caller, waiting } });
+            }
+            None => ended.push(params),
         }
     }
     let spent = meter.lap();
     for job in &mut rows {
-        if let Matter::Row(row) = &mut job.matter {
-            row.prepare = spent.part(row.prepare.wall);
+        if let Matter::Row(row) = &mut job.payload.matter {
+            row.prepare.charge(&spent);
         }
     }
-    Done::Sorted { lane: model.lane(), rows, ended }
+    Done::Prepared { queue: model.lane(), rows, ended }
 }
 
 /// Runs a batch to its last answer, and reports what it took against what was expected.
@@ -64,7 +71,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
     let Batch { model, jobs } = batch;
     let Some(loaded) = model.loaded() else {
         for job in jobs {
-            job.caller.answer(Err(Error::Internal("a job of a model that is not loaded".to_owned())));
+            job.payload.caller.answer(Err(Error::Internal("a job of a model that is not loaded".to_owned())));
         }
         return Report::default();
     };
@@ -80,7 +87,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
     };
     let mut rows: Vec<Ready> =
         jobs.into_iter().filter_map(|job| ready(&model, job, &mut run.report)).collect();
-    let unknown = |row: &&mut Ready| row.row.prepare.cpu.is_zero();
+    let unknown = |row: &&mut Ready| row.row.prepare.cpu.is_none();
     let wall: Duration = rows.iter_mut().filter(unknown).map(|row| row.row.prepare.wall).sum();
     if !wall.is_zero() {
         let spent = if wall < BRIEF {
@@ -91,14 +98,15 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
         };
         run.of_rows += spent.cpu;
         for row in rows.iter_mut().filter(unknown) {
-            row.row.prepare = spent.part(row.row.prepare.wall);
+            row.row.prepare.charge(&spent);
         }
     }
     for row in &rows {
         // What preparing took, and not what was expected of it: how well inputs are priced says nothing of how the
         // machine keeps up.
-        run.report.expected += row.row.prepare.cpu.as_secs_f64();
-        run.report.charged += (row.row.prepare.cpu + row.terms.network).as_secs_f64();
+        let prepare = row.row.prepare.known_cpu();
+        run.report.expected += prepare.as_secs_f64();
+        run.report.charged += (prepare + row.params.network).as_secs_f64();
     }
     while !rows.is_empty() {
         run.group(take_group(&mut rows));
@@ -117,29 +125,29 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
 }
 
 /// Makes a job's row ready to run, or ends the job at once where there is none to run.
-fn ready(model: &Model, job: Job, report: &mut Report) -> Option<Ready> {
-    if job.caller.is_gone() || job.due() < Instant::now() {
-        job.end();
+fn ready(model: &Model, job: Queued, report: &mut Report) -> Option<Ready> {
+    if job.payload.caller.is_gone() || job.due() < Instant::now() {
+        job::end(job);
         return None;
     }
-    let Job { matter, caller, waiting, terms } = job;
-    let queue = caller.queued.elapsed();
+    let Entry { params, payload: Job { matter, caller, waiting } } = job;
+    let queue = params.queued.elapsed();
     drop::<Waiting>(waiting);
     let ahead = matches!(matter, Matter::Row(_));
-    let (row, caller) = prepare(matter, caller, terms.workload, model)?;
+    let (row, caller) = prepare(matter, caller, params.workload, model)?;
     if ahead {
         // The batch took that time as well, only earlier.
         report.wall += row.prepare.wall.as_secs_f64();
     }
     let queue = if ahead { queue.saturating_sub(row.prepare.wall) } else { queue };
-    Some(Ready { caller, row, queue, terms })
+    Some(Ready { caller, row, queue, params })
 }
 
 /// Prepares a row where that was not done ahead; answers the caller where it cannot be.
 fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) -> Option<(Row, Caller)> {
     let input = match matter {
         Matter::Row(row) => return Some((row, caller)),
-        Matter::Input { input, .. } => input,
+        Matter::Input(input) => input,
     };
     let loaded = model.loaded().filter(|_| !caller.is_gone())?;
     let began = Instant::now();
@@ -151,7 +159,7 @@ fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) ->
         Ok(prepared) => {
             let (tensors, bucket, frame) = (prepared.row, prepared.bucket, prepared.frame);
             // Its CPU time is known at the end of the stage.
-            let prepare = Spent { wall: began.elapsed(), cpu: Duration::ZERO };
+            let prepare = Prepare { wall: began.elapsed(), cpu: None };
             Some((Row { tensors, bucket, frame, prepare }, caller))
         }
         Err(error) => {
@@ -232,9 +240,9 @@ impl Run<'_> {
         let share = infer.cpu / u32::try_from(n_rows).unwrap_or(u32::MAX).max(1);
         model.metrics().ran(n_rows);
         if let Some(first) = group.first() {
-            model.costs().learn(first.row.bucket, n_rows, infer.cpu);
+            model.costs().learn(first.row.bucket, size_of(&first.row.tensors), n_rows, infer.cpu);
         }
-        for (Ready { caller, row, queue, terms }, outputs) in group.into_iter().zip(outputs) {
+        for (Ready { caller, row, queue, params }, outputs) in group.into_iter().zip(outputs) {
             let mut more = More::default();
             let outputs = caller.span.in_scope(|| self.further(&row, outputs, &mut more));
             let began = Instant::now();
@@ -249,19 +257,20 @@ impl Run<'_> {
             // Microseconds: not worth asking the system what of it was CPU time.
             let answering = began.elapsed();
             self.of_rows += answering + more.spent.cpu;
-            model.costs().handled(terms.workload, terms.bytes, row.prepare.cpu, answering + more.unforeseen);
+            let prepare = row.prepare.known_cpu();
+            model.costs().handled(params.workload, params.bytes, prepare, answering + more.unforeseen);
             let cost = Cost {
                 queue,
                 prepare: row.prepare.wall,
                 infer: infer.wall + more.spent.wall,
                 answer: answering,
-                cpu: row.prepare.cpu + answering + share + more.spent.cpu,
+                cpu: prepare + answering + share + more.spent.cpu,
                 batch: n_rows,
             };
             if answer.is_ok() {
                 model.metrics().answered(&cost);
             }
-            keep(model, &caller, &terms, &mut self.report);
+            keep(model, &params, &mut self.report);
             caller.answer(answer.map(|answer| Answered { answer, cost }));
         }
     }
@@ -286,7 +295,7 @@ impl Run<'_> {
                 Billing::Upfront => self.report.expected += model.costs().run(bucket, 1).as_secs_f64(),
                 Billing::OnAverage => more.unforeseen += making + infer.cpu,
             }
-            model.costs().learn(bucket, 1, infer.cpu);
+            model.costs().learn(bucket, size_of(&tensors), 1, infer.cpu);
         }
     }
 }
@@ -299,17 +308,22 @@ struct More {
     unforeseen: Duration,
 }
 
+/// Numbers in a row, over all inputs.
+fn size_of(row: &Tensors) -> usize {
+    row.iter().map(|tensor| tensor.shape().iter().product::<usize>()).sum()
+}
+
 /// Holds what was promised against what it took.
-fn keep(model: &Model, caller: &Caller, terms: &Terms, report: &mut Report) {
-    let took = caller.queued.elapsed();
-    if Instant::now() <= caller.due() {
+fn keep(model: &Model, params: &SchedParams, report: &mut Report) {
+    let took = params.queued.elapsed();
+    if Instant::now() <= params.due() {
         model.metrics().promise_kept();
     } else {
         model.metrics().promise_broken();
     }
-    if let Some(predicted) = caller.predicted {
+    if let Some(predicted) = params.predicted {
         model.metrics().predicted(predicted, took);
-        if terms.teaches_pace() {
+        if params.teaches_slowdown() {
             report.promises.push((predicted.as_secs_f64(), took.as_secs_f64()));
         }
     }

@@ -10,8 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::{
+    charge::Charge,
+    cost::{Best, CostModel, CostTable, Measured},
+    handling::Evidence,
+    policy::Curve,
+};
+
 use crate::{
-    pool::{Best, Measured, charge::Charge, cost::CostTable, handling::Evidence, model::lock, policy::Curve},
+    pool::model::lock,
     task::{Sample, Task, Weight, Workload},
 };
 
@@ -30,11 +37,6 @@ impl ModelCosts {
         Self { table: Mutex::new(CostTable::new(max_rows, [])), gains: AtomicBool::new(false), max_rows }
     }
 
-    /// Most rows that one run takes.
-    pub(super) fn max_rows(&self) -> usize {
-        self.max_rows
-    }
-
     /// Makes the table for rows like `samples`, and returns the numbers of rows to measure.
     pub(super) fn begin(&self, samples: &[Sample]) -> Vec<usize> {
         let shapes = samples.iter().map(|sample| (sample.bucket, sample.size()));
@@ -49,9 +51,9 @@ impl ModelCosts {
         self.change(|costs| costs.measure(bucket, rows, cpu));
     }
 
-    /// Records what a run of the network cost.
-    pub(super) fn learn(&self, bucket: usize, rows: usize, cpu: Duration) {
-        self.change(|costs| costs.learn(bucket, rows, cpu));
+    /// Records what a run of the network cost, of `rows` rows of `size` numbers each.
+    pub(super) fn learn(&self, bucket: usize, size: usize, rows: usize, cpu: Duration) {
+        self.change(|costs| costs.learn(bucket, size, rows, cpu));
     }
 
     /// Records what a run took of a worker's time beside its rows.
@@ -75,11 +77,6 @@ impl ModelCosts {
     /// Records what was spent on an input that could not be prepared.
     pub(super) fn failed(&self, workload: Workload, spent: Duration) {
         lock(&self.table).handling.learn_failed(workload, spent.as_secs_f64(), Instant::now());
-    }
-
-    /// Returns whether rows of some shape gain by sharing a run.
-    pub(super) fn gains(&self) -> bool {
-        self.gains.load(Ordering::Relaxed)
     }
 
     /// CPU time that a run of `rows` rows is likely to take.
@@ -115,11 +112,6 @@ impl ModelCosts {
         inputs.map(charge).collect()
     }
 
-    /// Returns whether it is known by now what an input of that workload costs.
-    pub(super) fn is_measured(&self, workload: Workload) -> bool {
-        lock(&self.table).handling.estimate(workload, Instant::now()).evidence == Evidence::Measured
-    }
-
     /// What is known of the CPU time of an input before its body is read: the least of it.
     pub(super) fn least(&self, task: &dyn Task, weight: Weight) -> Least {
         let (bucket, foreseen) = (task.bucket(weight).number(), task.foreseen(weight));
@@ -137,10 +129,23 @@ impl ModelCosts {
         let began = lock(&self.table).handling.begin_trial(workload);
         began.then(|| Trial { costs: Arc::clone(self), workload })
     }
+}
 
-    /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
-    pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
-        lock(&self.table).curve(bucket, stretch)
+impl CostModel for ModelCosts {
+    fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    fn gains(&self) -> bool {
+        self.gains.load(Ordering::Relaxed)
+    }
+
+    fn curve(&self, shape: usize, slowdown: f64) -> Curve {
+        lock(&self.table).curve(shape, slowdown)
+    }
+
+    fn is_measured(&self, workload: Workload, now: Instant) -> bool {
+        lock(&self.table).handling.estimate(workload, now).evidence == Evidence::Measured
     }
 }
 

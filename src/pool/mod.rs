@@ -5,31 +5,17 @@
 //! core works for it, a dropped [`ModelPool`] closes the queue and joins its threads.
 //!
 //! In reading order: `registry` knows the models; `slot` is a request's way through, `model` what it asks, `place` the
-//! room that it takes; `shared`, `queue` and its `lane`s hold the `job`s that wait, [`policy`] decides, and `arrivals`
-//! tell it whether company is expected; `worker` runs, with `sessions`, a `batch` at a time, after `warm_up`;
-//! `bell` wakes it, and it is `tidy` when it has nothing to do. What is promised rests on the `charge` of each input,
-//! which is learnt in a model's `costs` as `cost` (of running rows) and `handling` (of preparing inputs), and on the `ledger`: `demand` (what
-//! is owed by when), `pace` (how the machine keeps up), and who works on what.
+//! room that it takes; `shared` and its `work_queue` hold the `job`s that wait, in the scheduler's queue
+//! (`lepton_scheduler`, which decides what runs and what can be promised, from a model's `costs`); `worker` runs, with
+//! `sessions`, a `batch` at a time, after `warm_up`; `bell` wakes it, and it is `tidy` when it has nothing to do.
 
-mod arena;
-mod arrivals;
 mod batch;
 mod bell;
-mod charge;
-mod cost;
 mod costs;
-mod demand;
-mod errand;
-mod handling;
 mod job;
-mod lane;
-mod ledger;
 mod meter;
 mod model;
-mod pace;
 mod place;
-pub mod policy;
-mod queue;
 mod registry;
 mod sessions;
 mod shared;
@@ -38,6 +24,7 @@ mod slot;
 mod tests;
 mod tidy;
 mod warm_up;
+mod work_queue;
 mod worker;
 
 use std::{
@@ -46,11 +33,15 @@ use std::{
     time::Duration,
 };
 
+use lepton_scheduler::policy::MeasuredPolicy;
+pub use lepton_scheduler::{
+    cost::{Best, Measured},
+    policy::{Class, Policy},
+};
+
 pub use self::{
     bell::{before_parking, end_round},
-    cost::{Best, Measured},
     model::{Model, ModelInfo, State},
-    policy::{Class, Rule},
     registry::LoadError,
     slot::{Claim, Reply, Slot},
     warm_up::{Survey, survey},
@@ -75,8 +66,6 @@ pub struct PoolOptions {
     pub queue_rows: usize,
     /// Bytes of input that may wait or run at once, over all models; shared in the same way.
     pub queue_bytes: usize,
-    /// How batches are made.
-    pub rule: Rule,
 }
 
 /// Reads a network and builds its task, or says why not.
@@ -136,8 +125,21 @@ impl ModelPool {
     /// # Errors
     /// Where a thread cannot be started, or a version of a model is declared twice.
     pub fn start(options: &PoolOptions, models: Vec<Declared>, metrics: &Metrics) -> io::Result<Self> {
-        let PoolOptions { workers, queue_rows, queue_bytes, rule } = *options;
-        let shared = Arc::new(Shared::new(workers, rule, queue_rows, queue_bytes));
+        Self::start_with(options, Arc::new(MeasuredPolicy), models, metrics)
+    }
+
+    /// As [`ModelPool::start`], with batches made as that policy says: for comparisons.
+    ///
+    /// # Errors
+    /// As [`ModelPool::start`].
+    pub fn start_with(
+        options: &PoolOptions,
+        policy: Arc<dyn Policy>,
+        models: Vec<Declared>,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let PoolOptions { workers, queue_rows, queue_bytes } = *options;
+        let shared = Arc::new(Shared::new(workers, policy, queue_rows, queue_bytes));
         let pool = Self { shared, workers: Mutex::default(), metrics: metrics.models() };
         for declared in models {
             let (model, load) = pool.enter(declared).map_err(io::Error::other)?;

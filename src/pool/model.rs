@@ -11,14 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::{
+    arena::Key,
+    cost::{Best, CostModel, Measured},
+};
+
 use crate::{
     engine::{Chosen, KernelUse, Signature},
     error::Error,
     manifest::{Balance, BatchSpec, ModelId, ModelName, Version},
     metrics::ModelMetrics,
     pool::{
-        Best, Loaded, Measured,
-        arena::Key,
+        Loaded,
         costs::{Least, ModelCosts},
         place::Room,
         shared::Shared,

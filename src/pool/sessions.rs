@@ -4,9 +4,11 @@
 
 use std::fmt::Display;
 
+use lepton_scheduler::arena::Key;
+
 use crate::{
     engine::{EngineError, Session},
-    pool::{Loaded, arena::Key, batch::guarded},
+    pool::{Loaded, batch::guarded},
 };
 
 /// One worker's sessions, opened when first needed, by the lane of their model: few enough to look through.

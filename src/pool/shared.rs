@@ -8,30 +8,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::{
+    arena::Key,
+    charge::{self, Admission, Asks},
+    demand::{Ask, Forecast},
+    policy::{Class, Policy},
+    queue::{Done, Rests},
+};
 use tokio::sync::watch;
 
 use crate::{
     manifest::ModelId,
     pool::{
         LoadModel, Loaded,
-        arena::Key,
         bell::{Bell, Deferred},
-        charge::{self, Admission, Asks},
         costs::{ModelCosts, Trial},
-        demand::{Ask, Forecast},
-        errand::{Chore, Done, Errand},
-        job::Job,
+        job::{self, Job, Queued},
         model::{self, Model, State},
         place::Room,
-        policy::{Class, Rule},
-        queue::{Queue, Rests},
         registry::Registry,
+        work_queue::{Assignment, BackgroundTask, WorkQueue},
     },
 };
 
 /// What slots, workers and the pool share.
 pub(super) struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<WorkQueue>,
     /// Rung when there is work, and when there will be none.
     bell: Bell,
     room: Arc<Room>,
@@ -49,7 +51,7 @@ pub(super) struct Entry {
     pub(super) asks: Asks,
     pub(super) class: Class,
     /// What is owed to them already, due as they are.
-    pub(super) held: Duration,
+    pub(super) held: Option<Duration>,
 }
 
 /// Why jobs were not queued.
@@ -61,9 +63,9 @@ pub(super) enum NotQueued {
 }
 
 impl Shared {
-    pub(super) fn new(workers: usize, rule: Rule, rows: usize, bytes: usize) -> Self {
+    pub(super) fn new(workers: usize, policy: Arc<dyn Policy>, rows: usize, bytes: usize) -> Self {
         Self {
-            queue: Mutex::new(Queue::new(workers.max(1), rule)),
+            queue: Mutex::new(WorkQueue::new(workers.max(1), policy)),
             bell: Bell::default(),
             room: Arc::new(Room::new(rows, bytes)),
             registry: Registry::new(rows, bytes),
@@ -86,7 +88,7 @@ impl Shared {
 
     /// Makes a queue for the jobs of a model that costs this.
     pub(super) fn add_lane(&self, costs: Arc<ModelCosts>) -> Key {
-        self.queue().add(costs)
+        self.queue().jobs.add(costs)
     }
 
     /// Gives back what is kept of a model that nobody holds any more: its queue at once, its weights and its sessions
@@ -103,12 +105,12 @@ impl Shared {
     }
 
     pub(super) fn workers(&self) -> usize {
-        self.queue().workers()
+        self.queue().jobs.workers()
     }
 
     /// Sets how many workers there are meant to be; those beyond leave.
     pub(super) fn set_workers(&self, workers: usize) {
-        self.queue().set_workers(workers);
+        self.queue().jobs.set_workers(workers);
         self.bell.ring_now(usize::MAX);
     }
 
@@ -118,40 +120,40 @@ impl Shared {
 
     /// Wall seconds for a CPU second of a batch, as seen lately.
     pub(super) fn stretch(&self) -> f64 {
-        self.queue().stretch()
+        self.queue().jobs.slowdown(Instant::now())
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, WorkQueue> {
         model::lock(&self.queue)
     }
 
     /// Predicts how long an answer would take, if it were asked for now.
     pub(super) fn forecast(&self, ask: Ask, class: Class) -> Forecast {
-        let forecast = self.queue().forecast(ask, class, Instant::now());
+        let forecast = self.queue().jobs.forecast(ask, class, Instant::now());
         if forecast.excess.is_zero() {
             return forecast;
         }
         // Callers who have gone still count until a worker passes them: look before refusing.
         match self.sweep() {
             0 => forecast,
-            _ => self.queue().forecast(ask, class, Instant::now()),
+            _ => self.queue().jobs.forecast(ask, class, Instant::now()),
         }
     }
 
     /// Owes a request time whose inputs are not known yet, where that breaks no promise.
     pub(super) fn hold(&self, ask: Ask, class: Class) -> Result<(), Forecast> {
         let mut queue = self.queue();
-        let forecast = queue.forecast(ask, class, Instant::now());
+        let forecast = queue.jobs.forecast(ask, class, Instant::now());
         if !forecast.excess.is_zero() {
             return Err(forecast);
         }
-        queue.hold(ask.due, ask.whole);
+        queue.jobs.reserve_time(ask.due, ask.whole);
         Ok(())
     }
 
     /// Ends what was owed by [`Shared::hold`].
     pub(super) fn release(&self, due: Instant, work: Duration) {
-        self.queue().release(due, work);
+        self.queue().jobs.release_time(due, work);
     }
 
     /// Queues jobs, all at once so that workers share them, where that breaks no promise. `jobs`
@@ -161,14 +163,14 @@ impl Shared {
     pub(super) fn push(
         &self,
         entry: Entry,
-        jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Job>,
+        jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Queued>,
     ) -> Result<Option<Deferred>, NotQueued> {
         let Entry { lane, costs, asks, class, held } = entry;
         let mut queue = self.queue();
-        if !held.is_zero() {
-            queue.release(asks.ask.due, held);
+        if let Some(held) = held {
+            queue.jobs.release_time(asks.ask.due, held);
         }
-        if queue.is_closed() {
+        if queue.jobs.is_closed() {
             return Err(NotQueued::Closed);
         }
         let (now, mut trial) = (Instant::now(), None);
@@ -176,33 +178,35 @@ impl Shared {
             trial = costs.begin_trial(workload);
             trial.is_some()
         };
-        let jobs = match charge::admit(&asks, |ask| queue.forecast(ask, class, now), begin_trial) {
+        let jobs = match charge::admit(&asks, |ask| queue.jobs.forecast(ask, class, now), begin_trial) {
             Admission::Refused(forecast) => return Err(NotQueued::Late(forecast)),
             Admission::Promised(forecast) | Admission::Trial(forecast) => jobs(forecast, trial),
         };
         let n_jobs = jobs.len();
-        queue.push(lane, jobs);
-        let idle = queue.idle();
+        // A slot holds its model, and a model its queue.
+        let left = queue.jobs.push(lane, jobs);
+        let idle = queue.jobs.idle();
         drop(queue);
+        drop(left);
         Ok(if idle > 0 { self.bell.ring(n_jobs) } else { None })
     }
 
     /// Has a worker load a model before it serves anybody; returns false where the pool is closing.
     pub(super) fn load(&self, model: &Arc<Model>, load: LoadModel) -> bool {
         let mut queue = self.queue();
-        let is_open = !queue.is_closed();
+        let is_open = !queue.jobs.is_closed();
         if is_open {
-            queue.push_urgent(Chore::Load { model: Arc::downgrade(model), load });
+            queue.push_urgent(BackgroundTask::Load { model: Arc::downgrade(model), load });
         }
         drop(queue);
         self.bell.ring_now(1);
         is_open
     }
 
-    /// Queues chores that wait until no request does.
-    pub(super) fn push_chores(&self, chores: impl Iterator<Item = Chore>) {
+    /// Queues tasks that wait until no request does.
+    pub(super) fn push_idle(&self, tasks: impl Iterator<Item = BackgroundTask>) {
         let mut queue = self.queue();
-        chores.for_each(|chore| queue.push_chore(chore));
+        tasks.for_each(|task| queue.push_idle(task));
         drop(queue);
         self.bell.ring_now(usize::MAX);
     }
@@ -212,9 +216,9 @@ impl Shared {
     pub(super) fn measure_again(&self, model: &Arc<Model>, bucket: usize) {
         let Some(sample) = model.sample_of(bucket) else { return };
         let mut queue = self.queue();
-        let nothing_to_do = queue.is_empty() && !queue.has_chores() && !queue.is_closed();
+        let nothing_to_do = queue.is_idle() && !queue.jobs.is_closed();
         if nothing_to_do && model.may_measure_again(Instant::now()) {
-            queue.push_chore(Chore::Measure { model: Arc::downgrade(model), sample, rows: 1 });
+            queue.push_idle(BackgroundTask::Measure { model: Arc::downgrade(model), sample, rows: 1 });
             drop(queue);
             self.bell.ring_now(1);
         }
@@ -222,19 +226,19 @@ impl Shared {
 
     /// Returns whether no more jobs are taken.
     pub(super) fn is_closed(&self) -> bool {
-        self.queue().is_closed()
+        self.queue().jobs.is_closed()
     }
 
     /// How many models have a queue.
     #[cfg(test)]
     pub(super) fn n_lanes(&self) -> usize {
-        self.queue().n_lanes()
+        self.queue().jobs.models().count()
     }
 
     /// How many places for queues there are, in use or not.
     #[cfg(test)]
     pub(super) fn n_lane_places(&self) -> usize {
-        self.queue().n_lane_places()
+        self.queue().jobs.n_places()
     }
 
     /// Tells those who wait for a model that its state has changed.
@@ -244,9 +248,9 @@ impl Shared {
 
     /// Ends the jobs of callers who have gone, and with them gives back the room that they held: how many.
     pub(super) fn sweep(&self) -> usize {
-        let ended = self.queue().sweep(Instant::now());
+        let ended = self.queue().jobs.sweep(Instant::now());
         let n_ended = ended.len();
-        ended.into_iter().for_each(Job::end);
+        ended.into_iter().for_each(job::end);
         n_ended
     }
 
@@ -255,8 +259,8 @@ impl Shared {
         for model in self.registry.all() {
             model.set_state(State::Stopping);
         }
-        let chores = self.queue().close();
-        drop(chores);
+        let tasks = self.queue().close();
+        drop(tasks);
         self.bell.ring_now(usize::MAX);
         self.announce();
     }
@@ -266,52 +270,56 @@ impl Shared {
     pub(super) fn next(
         &self,
         worker: usize,
-        done: Done,
+        done: Done<Job>,
         due: Option<Instant>,
         seen: &mut u64,
-    ) -> Option<Errand> {
+    ) -> Option<Assignment> {
         let mut queue = self.queue();
         let mut now = Instant::now();
-        queue.finish(worker, done, now);
+        queue.jobs.finish(worker, done, now);
         loop {
             if let Some(gone) = queue.forget(seen) {
-                return Some(Errand::Forget(gone));
+                return Some(Assignment::Forget(gone));
             }
-            let (errand, ended) = queue.take(worker, now);
+            let (assignment, ended) = queue.take(worker, now);
             if !ended.is_empty() {
                 drop(queue);
-                ended.into_iter().for_each(Job::end);
+                ended.into_iter().for_each(job::end);
                 queue = self.queue();
-                if matches!(errand, Errand::Rest(_)) {
+                if matches!(assignment, Assignment::Rest(_)) {
                     // Work may have come while the lock was free, and its signal with it.
                     now = Instant::now();
                     continue;
                 }
             }
-            match errand {
-                Errand::Leave => {
+            match assignment {
+                Assignment::Leave => {
                     drop(queue);
                     // Whoever is woken for work that this worker leaves behind takes it.
                     self.bell.ring_now(1);
                     return None;
                 }
-                Errand::Rest(None) if due.is_some_and(|due| due <= now) => return Some(errand),
-                Errand::Rest(until) => queue = self.rest(queue, until.or(due)),
-                errand => {
-                    if queue.idle() > 0 && !queue.is_empty() {
+                Assignment::Rest(None) if due.is_some_and(|due| due <= now) => return Some(assignment),
+                Assignment::Rest(until) => queue = self.rest(queue, until.or(due)),
+                assignment => {
+                    if queue.jobs.idle() > 0 && !queue.jobs.is_empty() {
                         self.bell.ring_now(1);
                     }
-                    return Some(errand);
+                    return Some(assignment);
                 }
             }
             now = Instant::now();
         }
     }
 
-    fn rest<'q>(&self, mut queue: MutexGuard<'q, Queue>, until: Option<Instant>) -> MutexGuard<'q, Queue> {
-        queue.rests(Rests::Begin);
+    fn rest<'q>(
+        &self,
+        mut queue: MutexGuard<'q, WorkQueue>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'q, WorkQueue> {
+        queue.jobs.rests(Rests::Begin);
         let mut queue = self.bell.wait(queue, until);
-        queue.rests(Rests::End);
+        queue.jobs.rests(Rests::End);
         queue
     }
 }

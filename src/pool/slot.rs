@@ -11,6 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::{
+    charge::{Asks, Charge, DEAR},
+    cost::CostModel,
+    demand::{Ask, Burden, Forecast},
+    entry::{self, SchedParams, Shape},
+    handling::Evidence,
+    policy::Class,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -19,17 +27,13 @@ use crate::{
     pool::{
         Answered,
         bell::Deferred,
-        charge::{Asks, Charge, DEAR},
         costs::Trial,
-        demand::{Ask, Burden, Forecast},
-        handling::Evidence,
-        job::{Caller, Job, Matter, Terms},
+        job::{Caller, Job, Matter, Queued},
         model::{Model, RETRY_LOADING, Waiting},
         place::{Full, Place},
-        policy::Class,
         shared::{Entry, NotQueued, Shared},
     },
-    task::{Input, Weight, Workload},
+    task::{self, Input, Weight, Workload},
 };
 
 /// Bytes of the inputs of one request that are looked at to price them, together; and of each at least. A thread that
@@ -78,13 +82,14 @@ pub struct Slot {
 struct Held {
     shared: Arc<Shared>,
     due: Instant,
-    work: Duration,
+    /// `None` once the request's inputs have taken its place.
+    work: Option<Duration>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.work.is_zero() {
-            self.shared.release(self.due, self.work);
+        if let Some(work) = self.work.take() {
+            self.shared.release(self.due, work);
         }
     }
 }
@@ -129,7 +134,7 @@ impl Slot {
         shared
             .hold(ask, claim.class)
             .map_err(|forecast| too_late(model, shared, &claim, claim.weight, forecast))?;
-        slot.held = Some(Held { shared: Arc::clone(shared), due: ask.due, work: ask.whole });
+        slot.held = Some(Held { shared: Arc::clone(shared), due: ask.due, work: Some(ask.whole) });
         Ok(slot)
     }
 
@@ -184,40 +189,41 @@ impl Slot {
                 replies.push(Reply { receiver, deferred: None, was_polled: false });
                 let weight = input.weight();
                 let (bytes, n_held) = (weight.bytes, input.n_held());
-                Job {
-                    matter: Matter::Input { bucket: task.bucket(weight), input },
-                    caller: Caller {
-                        arrived: claim.arrived,
-                        queued,
-                        deadline: claim.time(),
-                        predicted,
-                        reply: sender,
-                        span: span.clone(),
-                        place: place.split_off(n_held),
-                        body: body.clone(),
-                        // The first tells what the others cost.
-                        trial: trial.take(),
+                let params = SchedParams {
+                    arrived: claim.arrived,
+                    queued,
+                    deadline: claim.time(),
+                    predicted,
+                    class: claim.class,
+                    balance: claim.balance,
+                    shape: match task.bucket(weight) {
+                        task::Bucket::Sure(number) => Shape::Sure(number),
+                        task::Bucket::Likely(number) => Shape::Likely(number),
                     },
-                    waiting: Waiting::start(model),
-                    terms: Terms {
-                        class: claim.class,
-                        balance: claim.balance,
-                        bytes,
-                        workload: charge.workload,
-                        handling: charge.handling,
-                        network: charge.network,
-                        charge: if is_trial { Duration::ZERO } else { charge.whole() },
-                        burden: if is_trial { Burden::Heavy } else { asks.ask.burden },
-                        is_dear: is_trial || charge.is_dear(),
-                        is_unknown: is_trial
-                            || (charge.is_dear() && charge.evidence == Evidence::Extrapolated),
-                        request: 0,
-                    },
-                }
+                    bytes,
+                    workload: charge.workload,
+                    handling: charge.handling,
+                    network: charge.network,
+                    charge: (!is_trial).then(|| charge.whole()),
+                    burden: if is_trial { Burden::Heavy } else { asks.ask.burden },
+                    is_dear: is_trial || charge.is_dear(),
+                    is_unknown: is_trial || (charge.is_dear() && charge.evidence == Evidence::Extrapolated),
+                    request: None,
+                };
+                let caller = Caller {
+                    reply: sender,
+                    span: span.clone(),
+                    place: place.split_off(n_held),
+                    body: body.clone(),
+                    // The first tells what the others cost.
+                    trial: trial.take(),
+                };
+                let payload = Job { matter: Matter::Input(input), caller, waiting: Waiting::start(model) };
+                entry::Entry { params, payload }
             };
-            inputs.into_iter().zip(charges).map(job).collect()
+            inputs.into_iter().zip(charges).map(job).collect::<Vec<Queued>>()
         };
-        let held = held.as_mut().map_or(Duration::ZERO, |held| std::mem::take(&mut held.work));
+        let held = held.as_mut().and_then(|held| held.work.take());
         let costs = Arc::clone(model.costs());
         let entry = Entry { lane: model.lane(), costs, asks, class: claim.class, held };
         match shared.push(entry, jobs) {

@@ -1,10 +1,8 @@
 //! The pool against an engine that a test can hold and release. No test sleeps.
 
-mod company;
 mod lifecycle;
 mod memory;
 mod scheduling;
-mod turns;
 
 use std::{
     sync::{Condvar, Mutex},
@@ -184,7 +182,7 @@ fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
     }
 }
 
-const ROOM: PoolOptions = PoolOptions { workers: 1, queue_rows: 64, queue_bytes: 4096, rule: Rule::Measured };
+const ROOM: PoolOptions = PoolOptions { workers: 1, queue_rows: 64, queue_bytes: 4096 };
 
 /// A pool of one worker and one model, warm, with its gate.
 async fn pool(options: PoolOptions) -> (ModelPool, Arc<Gate>) {
@@ -382,7 +380,7 @@ async fn an_answer_that_would_come_too_late_is_refused_at_once() {
     let (pool, _gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.costs().learn(1, 1, Duration::from_secs(2));
+        model.costs().learn(1, 1, 1, Duration::from_secs(2));
     }
     let Err(Error::Overloaded { reason, forecast, .. }) = pool.reserve(model, claim(Duration::from_secs(1)))
     else {

@@ -9,17 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::cost::{Best, CostTable, Measured};
+
 use crate::{
     allocator::{self, GiveBack},
     engine::{Session, run_rows},
     pool::{
-        Loaded, batch,
-        cost::{Best, CostTable, Measured},
-        errand::Chore,
-        meter::Meter,
-        model::Model,
-        sessions::Sessions,
-        shared::Shared,
+        Loaded, batch, meter::Meter, model::Model, sessions::Sessions, shared::Shared,
+        work_queue::BackgroundTask,
     },
     task::Sample,
     tensor::Tensors,
@@ -112,7 +109,7 @@ pub(super) fn load(
     model.set_loaded(loaded, samples);
     // Rows alone first, for every request needs to know what they cost; then the small batches.
     let cells = grid.iter().flat_map(|rows| (0..n_samples).map(|sample| (sample, *rows)));
-    shared.push_chores(cells.filter(|cell| *cell != (0, 1)).map(|(sample, rows)| Chore::Measure {
+    shared.push_idle(cells.filter(|cell| *cell != (0, 1)).map(|(sample, rows)| BackgroundTask::Measure {
         model: Arc::downgrade(model),
         sample,
         rows,

@@ -11,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lepton_scheduler::queue::Done;
+
 use crate::{
     allocator::{self, GiveBack},
     pool::{
         LoadModel, batch,
-        errand::{Chore, Done, Errand, Gone},
         meter::Meter,
         model::{self, Model},
         registry::Others,
@@ -23,6 +24,7 @@ use crate::{
         shared::Shared,
         tidy::Tidy,
         warm_up,
+        work_queue::{Assignment, BackgroundTask, Gone},
     },
 };
 
@@ -129,29 +131,29 @@ fn work(worker: usize, shared: &Shared) {
     let (mut done, mut shift, mut tidy) = (Done::Nothing, Meter::start(), Tidy::default());
     loop {
         let next = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), tidy.due(), &mut seen);
-        let Some(errand) = next else { return };
-        match errand {
-            Errand::Run(batch) => {
+        let Some(assignment) = next else { return };
+        match assignment {
+            Assignment::Run(batch) => {
                 done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));
                 tidy.worked(Instant::now());
                 continue;
             }
-            Errand::Sort(batch) => done = batch::sort(batch),
-            Errand::Chore(Chore::Load { model, load }) => {
+            Assignment::Prepare(batch) => done = batch::prepare_ahead(batch),
+            Assignment::Background(BackgroundTask::Load { model, load }) => {
                 load_model(shared, &model, load, Others::Keep, &mut sessions);
             }
-            Errand::Chore(Chore::Measure { model, sample, rows }) => {
+            Assignment::Background(BackgroundTask::Measure { model, sample, rows }) => {
                 let Some(model) = model.upgrade() else { continue };
                 if let Err(reason) = warm_up::run(&model, sample, rows, &mut sessions) {
                     tracing::error!(model = %model.name(), reason, "a warm-up run failed");
                 }
             }
-            Errand::Forget(Gone { lanes, loaded }) => {
+            Assignment::Forget(Gone { lanes, loaded }) => {
                 sessions.keep(&lanes);
                 drop(loaded);
                 allocator::give_back(GiveBack::All);
             }
-            Errand::Rest(_) => {
+            Assignment::Rest(_) => {
                 if tidy.is_due(Instant::now()) {
                     allocator::give_back(GiveBack::Old);
                 }
@@ -159,7 +161,7 @@ fn work(worker: usize, shared: &Shared) {
                 shift = Meter::start();
                 continue;
             }
-            Errand::Leave => {}
+            Assignment::Leave => {}
         }
         tidy.worked(Instant::now());
         shift = Meter::start();

@@ -15,7 +15,7 @@ use super::{places::RESERVE, *};
 use crate::{
     config::{Config, LogPeer},
     metrics::Metrics,
-    pool::{ModelPool, PoolOptions, Rule},
+    pool::{ModelPool, PoolOptions},
 };
 
 /// A server without models: the connections are what is tested.
@@ -262,7 +262,7 @@ async fn a_request_in_the_backlog_is_answered_after_a_stop() {
 
 /// The real routes, and those of `more` before them.
 fn routes(more: Router) -> Router {
-    let options = PoolOptions { workers: 1, queue_rows: 1, queue_bytes: 1, rule: Rule::default() };
+    let options = PoolOptions { workers: 1, queue_rows: 1, queue_bytes: 1 };
     more.fallback_service(Routes::new(AppState::new(
         Config::default(),
         Arc::new(ModelPool::start(&options, Vec::new(), &Metrics::new()).unwrap()),

@@ -1,6 +1,6 @@
 //! What a caller brings, and what is known of it before any work.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -117,25 +117,5 @@ impl Weight {
     /// An input of so many bytes, and nothing else known.
     pub fn of(bytes: usize) -> Self {
         Self { bytes, side: None }
-    }
-}
-
-/// How much there is to prepare of an input, in a form that can be compared with others of the same task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload {
-    /// Inputs of one kind cost in proportion to their units, roughly. The task's own number.
-    pub kind: u8,
-    /// How much there is of it: bytes of text, pixels times passes over them.
-    pub units: u64,
-    /// CPU time that it is taken to cost until one like it was measured.
-    pub guess: Duration,
-}
-
-impl Workload {
-    /// An input that costs by its bytes, as texts do.
-    pub fn of_bytes(n_bytes: usize) -> Self {
-        let units = n_bytes.max(1) as u64;
-        // Tokenizers take tens of nanoseconds for a byte, and some microseconds for a text.
-        Self { kind: 0, units, guess: Duration::from_nanos(units.saturating_mul(50).saturating_add(10_000)) }
     }
 }

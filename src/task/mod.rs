@@ -20,7 +20,7 @@ use std::{path::Path, sync::Arc};
 pub use self::{
     crop::Crop,
     detect::{Area, Face},
-    input::{Cut, Encoded, Input, Look, Weight, Workload},
+    input::{Cut, Encoded, Input, Look, Weight},
     scores::settle,
 };
 pub use crate::text::{Supported, Truncated};
@@ -32,6 +32,7 @@ use crate::{
     manifest::TaskSpec,
     tensor::{Tensor, Tensors},
 };
+pub use lepton_scheduler::workload::Workload;
 
 /// What one network is for.
 pub trait Task: Send + Sync {

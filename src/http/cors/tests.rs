@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     http::{AppState, Listened, Objection, Routes},
     metrics::Metrics,
-    pool::{ModelPool, PoolOptions, Rule},
+    pool::{ModelPool, PoolOptions},
 };
 
 const PAGE: &str = "https://app.example.com";
@@ -20,7 +20,7 @@ fn routes(cors: Origins) -> Routes {
     let mut config = Config::default();
     config.server.cors = cors;
     let metrics = Arc::new(Metrics::new());
-    let options = PoolOptions { workers: 1, queue_rows: 10, queue_bytes: 1000, rule: Rule::Measured };
+    let options = PoolOptions { workers: 1, queue_rows: 10, queue_bytes: 1000 };
     let pool = Arc::new(ModelPool::start(&options, Vec::new(), &metrics).unwrap());
     Routes::new(AppState::new(config, pool, metrics))
 }

@@ -245,7 +245,7 @@ async fn a_version_is_loaded_once_at_a_time_and_may_be_unloaded_while_it_loads()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_lost_or_answered_by_half_a_model_while_versions_are_replaced() {
     let alive = Arc::default();
-    let options = PoolOptions { workers: 2, queue_rows: 1000, queue_bytes: 1 << 20, ..ROOM };
+    let options = PoolOptions { workers: 2, queue_rows: 1000, queue_bytes: 1 << 20 };
     let pool = ModelPool::start(&options, vec![version("m", 1, 1.0, &alive)], &Metrics::new()).unwrap();
     pool.ready().await.unwrap();
     let pool = Arc::new(pool);

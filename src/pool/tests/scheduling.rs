@@ -67,7 +67,7 @@ async fn what_would_break_a_promise_to_others_is_refused() {
     let (pool, gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.costs().learn(1, 1, Duration::from_secs(2));
+        model.costs().learn(1, 1, 1, Duration::from_secs(2));
     }
     let _held = gate.hold();
     let running = ask(&pool, "1", minute()).unwrap();
@@ -145,7 +145,7 @@ async fn workers_come_and_go_while_requests_are_answered() {
 async fn a_cost_that_is_no_longer_true_is_measured_again_once_it_keeps_callers_out() {
     let (pool, gate) = pool(ROOM).await;
     for _ in 0..100 {
-        pool.models()[0].costs().learn(1, 1, Duration::from_secs(2));
+        pool.models()[0].costs().learn(1, 1, 1, Duration::from_secs(2));
     }
     let runs = gate.runs().len();
     assert!(ask(&pool, "1", claim(Duration::from_millis(50))).is_err());
@@ -176,7 +176,7 @@ async fn what_is_held_for_a_later_answer_is_promised_to_nobody_else() {
     let (pool, _gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.costs().learn(1, 1, Duration::from_secs(2));
+        model.costs().learn(1, 1, 1, Duration::from_secs(2));
     }
     let terms = || claim(Duration::from_secs(4));
     assert!(pool.reserve(model, terms()).is_ok());
@@ -195,7 +195,7 @@ async fn what_comes_after_an_answer_makes_it_due_sooner() {
     let (pool, _gate) = pool(ROOM).await;
     let model = &pool.models()[0];
     for _ in 0..100 {
-        model.costs().learn(1, 1, Duration::from_secs(2));
+        model.costs().learn(1, 1, 1, Duration::from_secs(2));
     }
     let first = |after: u64| Claim { after: Duration::from_secs(after), ..claim(Duration::from_secs(5)) };
     assert!(pool.reserve(model, first(1)).is_ok());

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pool::policy::Arriving;
+use crate::policy::Arriving;
 
 /// Weight of the newest time between two arrivals in the mean.
 const NEWEST: f64 = 0.2;
@@ -26,7 +26,7 @@ const MOST_DOUBT: u32 = 64;
 
 /// How the rows of one shape come.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub struct Arrivals {
     last: Option<Instant>,
     /// Mean time between two of them, where two have come.
     gap: Option<Duration>,
@@ -37,7 +37,7 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// Takes in a row. Those of one moment are of one request, and count as one.
-    pub(super) fn came(&mut self, at: Instant) {
+    pub fn came(&mut self, at: Instant) {
         let Some(last) = self.last else {
             self.last = Some(at);
             return;
@@ -55,7 +55,7 @@ impl Arrivals {
     }
 
     /// Takes in a run: the first of its rows `waited`, and of those that waited with it there were `company`.
-    pub(super) fn ran(&mut self, waited: Duration, company: usize) {
+    pub fn ran(&mut self, waited: Duration, company: usize) {
         if company > 0 {
             (self.doubt, self.doubted) = (0, 0);
         } else if self.expected().is_some_and(|next| waited >= next.gap) {
@@ -65,7 +65,7 @@ impl Arrivals {
     }
 
     /// How rows come, where company is expected at all.
-    pub(super) fn expected(&self) -> Option<Arriving> {
+    pub fn expected(&self) -> Option<Arriving> {
         let (last, gap) = self.last.zip(self.gap)?;
         (self.doubted == 0).then_some(Arriving { last, gap })
     }

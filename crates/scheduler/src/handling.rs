@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::task::Workload;
+use crate::workload::Workload;
 
 /// Weight of the newest input. A dozen forget what was.
 const NEWEST: f64 = 0.25;
@@ -40,15 +40,15 @@ const RISE: f64 = 0.1;
 
 /// What an input is expected to cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Estimate {
+pub struct Estimate {
     /// CPU seconds.
-    pub(super) seconds: f64,
-    pub(super) evidence: Evidence,
+    pub seconds: f64,
+    pub evidence: Evidence,
 }
 
 /// What an estimate rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evidence {
+pub enum Evidence {
     /// Inputs of the same kind and size that were answered a moment ago.
     Measured,
     /// A guess, other sizes, or measurements that are too old.
@@ -57,7 +57,7 @@ pub(super) enum Evidence {
 
 impl Estimate {
     /// CPU seconds that were measured; 0 where they are extrapolated.
-    pub(super) fn measured(&self) -> f64 {
+    pub fn measured(&self) -> f64 {
         match self.evidence {
             Evidence::Measured => self.seconds,
             Evidence::Extrapolated => 0.0,
@@ -67,7 +67,7 @@ impl Estimate {
 
 /// What was learnt of preparing the inputs of one model.
 #[derive(Debug, Default)]
-pub(super) struct Handling {
+pub struct Handling {
     /// By kind, then by the class of the units.
     kinds: BTreeMap<u8, BTreeMap<usize, Cell>>,
     /// The least that inputs of some bytes cost, by the class of the bytes.
@@ -93,7 +93,7 @@ struct Least {
 
 impl Handling {
     /// What preparing and answering an input of that workload is likely to take.
-    pub(super) fn estimate(&self, workload: Workload, now: Instant) -> Estimate {
+    pub fn estimate(&self, workload: Workload, now: Instant) -> Estimate {
         let extrapolated = |seconds| Estimate { seconds, evidence: Evidence::Extrapolated };
         let (guess, units, class) = (workload.guess.as_secs_f64(), units(workload), class(workload.units));
         let Some(cells) = self.kinds.get(&workload.kind) else { return extrapolated(guess) };
@@ -108,12 +108,12 @@ impl Handling {
 
     /// The least that inputs of this number of bytes have cost lately, in CPU seconds: what is known before a body is read.
     /// Bytes say little of the work, so it is 0 soon after nobody was answered.
-    pub(super) fn least(&self, n_bytes: usize, now: Instant) -> f64 {
+    pub fn least(&self, n_bytes: usize, now: Instant) -> f64 {
         self.least.get(&class(n_bytes as u64)).map_or(0.0, |least| least.at(now))
     }
 
     /// Learns from an input of `n_bytes` bytes that was answered after `seconds` of CPU time.
-    pub(super) fn learn(&mut self, workload: Workload, n_bytes: usize, seconds: f64, now: Instant) {
+    pub fn learn(&mut self, workload: Workload, n_bytes: usize, seconds: f64, now: Instant) {
         let rate = seconds / units(workload);
         let cells = self.kinds.entry(workload.kind).or_default();
         cells
@@ -135,7 +135,7 @@ impl Handling {
 
     /// Learns from an input that could not be prepared after `seconds`: it says nothing of others, unless it already
     /// cost more than a whole one is expected to.
-    pub(super) fn learn_failed(&mut self, workload: Workload, seconds: f64, now: Instant) {
+    pub fn learn_failed(&mut self, workload: Workload, seconds: f64, now: Instant) {
         if seconds > 2.0 * self.estimate(workload, now).seconds {
             let rate = seconds / units(workload);
             let cells = self.kinds.entry(workload.kind).or_default();
@@ -145,7 +145,7 @@ impl Handling {
     }
 
     /// Starts the trial of an input whose cost nothing recent tells; false while one of its kind and size is on trial.
-    pub(super) fn begin_trial(&mut self, workload: Workload) -> bool {
+    pub fn begin_trial(&mut self, workload: Workload) -> bool {
         let key = (workload.kind, class(workload.units));
         let is_free = !self.trials.contains(&key);
         if is_free {
@@ -155,7 +155,7 @@ impl Handling {
     }
 
     /// Ends a trial.
-    pub(super) fn end_trial(&mut self, workload: Workload) {
+    pub fn end_trial(&mut self, workload: Workload) {
         let key = (workload.kind, class(workload.units));
         self.trials.retain(|other| *other != key);
     }

@@ -3,18 +3,18 @@
 //! Invariant: pure. No lock, no thread, no clock of its own, so that every rule is tested with
 //! numbers that a test makes up.
 //!
-//! The rule ([`Rule::Measured`]): of the rows that may run, those due first (Liu and Layland 1973), in a
+//! The rule ([`MeasuredPolicy`]): of the rows that may run, those due first (Liu and Layland 1973), in a
 //! batch that is as large as the measurements say it should be and no larger. Those who asked for a low
-//! price may be held for company; `batch` work runs while no other does, or when half its time is gone.
+//! price may linger until others share their run; `batch` work runs while no other does, or when half its time is gone.
 
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-use crate::manifest::Balance;
+use crate::balance::Balance;
 
-/// Nobody is held for company that saves less than one part in so many of what a row costs alone.
+/// Do not linger where sharing a run saves less than one part in this many of what a row costs alone.
 const WORTH_WAITING: u32 = 20;
 
 /// Where nobody has come for so many times the mean between two arrivals, nobody is coming: of arrivals that
@@ -53,19 +53,31 @@ impl std::str::FromStr for Class {
     }
 }
 
-/// How batches are made. All but the first are what other servers do, kept to be measured against.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Rule {
-    /// As the measurements say.
-    #[default]
-    Measured,
-    /// One row a run.
-    Single,
-    /// All that waits, up to the model's limit.
-    Drain,
-    /// Waits for `rows` rows, at most for `wait` from the first one's arrival.
-    Window { rows: usize, wait: Duration },
+/// How batches are made. The server has one ([`MeasuredPolicy`]); others are there to be measured against.
+pub trait Policy: Send + Sync {
+    /// Decides for one free worker.
+    fn decide(&self, view: &View) -> Decision;
+
+    /// Returns whether inputs of unknown shape may be prepared ahead of their runs, so that rows of one shape find each
+    /// other.
+    fn prepares_ahead(&self) -> bool {
+        true
+    }
+
+    /// Returns whether a row of that balance runs as soon as it can.
+    fn runs_at_once(&self, balance: Balance) -> bool {
+        balance == Balance::Fast
+    }
+
+    /// Returns whether a few inputs of unknown shape run one by one, as they come.
+    fn runs_few_at_once(&self) -> bool {
+        true
+    }
 }
+
+/// As the measurements say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MeasuredPolicy;
 
 /// What the policy sees of the queue.
 #[derive(Debug, Clone, Copy)]
@@ -139,22 +151,33 @@ pub enum Decision {
     /// There is nothing to do.
     Rest,
     /// There is nothing to do before that moment, unless more rows come.
-    Hold { until: Instant },
+    Linger { until: Instant },
     /// Run the first `rows` of the bucket at this position of the view.
     Run { bucket: usize, rows: usize },
 }
 
-/// Decides for one free worker.
-pub fn decide(rule: Rule, view: &View) -> Decision {
-    let mut held: Option<Instant> = None;
+impl Policy for MeasuredPolicy {
+    fn decide(&self, view: &View) -> Decision {
+        earliest_deadline(view, |bucket| lingers(bucket, view.now), |bucket| rows(bucket, view))
+    }
+}
+
+/// Decides in the order of deadlines, the first class first, among the buckets that do not linger: `linger` returns until
+/// when one does, `rows` how many of its rows run.
+pub fn earliest_deadline(
+    view: &View,
+    linger: impl Fn(&BucketView) -> Option<Instant>,
+    rows: impl Fn(&BucketView) -> usize,
+) -> Decision {
+    let mut lingering: Option<Instant> = None;
     for class in Class::ALL {
         let mut first: Option<(usize, &BucketView)> = None;
         for (position, bucket) in view.buckets.iter().enumerate() {
             if bucket.queued == 0 || class_of(bucket, view.now) != class {
                 continue;
             }
-            match hold(rule, bucket, view.now) {
-                Some(until) => held = Some(held.map_or(until, |other| other.min(until))),
+            match linger(bucket) {
+                Some(until) => lingering = Some(lingering.map_or(until, |other| other.min(until))),
                 None if first.is_none_or(|(_, other)| bucket.due < other.due) => {
                     first = Some((position, bucket));
                 }
@@ -162,56 +185,43 @@ pub fn decide(rule: Rule, view: &View) -> Decision {
             }
         }
         if let Some((position, bucket)) = first {
-            return Decision::Run { bucket: position, rows: rows(rule, bucket, view) };
+            return Decision::Run { bucket: position, rows: rows(bucket) };
         }
     }
-    held.map_or(Decision::Rest, |until| Decision::Hold { until })
+    lingering.map_or(Decision::Rest, |until| Decision::Linger { until })
 }
 
 /// The class that a bucket is served in: what has spent half its time is nobody's idle work any more,
 /// so that nothing starves.
-pub(super) fn class_of(bucket: &BucketView, now: Instant) -> Class {
+pub fn class_of(bucket: &BucketView, now: Instant) -> Class {
     let waited = now.saturating_duration_since(bucket.arrived);
     let whole = bucket.due.saturating_duration_since(bucket.arrived);
     if waited >= whole / 2 { Class::Interactive } else { bucket.class }
 }
 
 /// How many rows of a bucket the worker takes.
-fn rows(rule: Rule, bucket: &BucketView, view: &View) -> usize {
+fn rows(bucket: &BucketView, view: &View) -> usize {
     let most = bucket.queued.min(bucket.max_rows.max(1));
-    match rule {
-        Rule::Single => 1,
-        Rule::Drain => most,
-        Rule::Window { rows, .. } => most.min(rows.max(1)),
-        Rule::Measured => {
-            // Workers share what waits, those that are busy too: one that takes all of a short queue makes
-            // its rows wait for each other, where the next free worker would have run half of them as soon.
-            // In a long queue the others find enough in other buckets.
-            let waiting: usize = view.buckets.iter().map(|bucket| bucket.queued).sum();
-            let share = waiting.div_ceil(view.workers.max(1));
-            let mut rows = share.clamp(1, bucket.curve.best.max(1)).min(most);
-            while rows > 1 && view.now + bucket.curve.run(rows) > bucket.due {
-                rows = rows.div_ceil(2);
-            }
-            rows
-        }
+    // Workers share what waits, those that are busy too: one that takes all of a short queue makes its rows wait for
+    // each other, where the next free worker would have run half of them as soon. In a long queue the others find
+    // enough in other buckets.
+    let waiting: usize = view.buckets.iter().map(|bucket| bucket.queued).sum();
+    let share = waiting.div_ceil(view.workers.max(1));
+    let mut rows = share.clamp(1, bucket.curve.best.max(1)).min(most);
+    while rows > 1 && view.now + bucket.curve.run(rows) > bucket.due {
+        rows = rows.div_ceil(2);
     }
+    rows
 }
 
-/// Until when the bucket's rows wait for company; `None` where they run now.
-fn hold(rule: Rule, bucket: &BucketView, now: Instant) -> Option<Instant> {
-    let until = match rule {
-        Rule::Single | Rule::Drain => return None,
-        Rule::Window { rows, wait } if bucket.queued < rows.min(bucket.max_rows) => bucket.since + wait,
-        Rule::Window { .. } => return None,
-        Rule::Measured => company(bucket)?,
-    };
-    Some(until).filter(|until| *until > now)
+/// Until when the bucket's rows linger for others to share their run; `None` where they run now.
+fn lingers(bucket: &BucketView, now: Instant) -> Option<Instant> {
+    linger(bucket).filter(|until| *until > now)
 }
 
-/// Until when company is worth waiting for: as long as the rows' callers are willing, while there is
-/// time to spare, and only where somebody is expected by then.
-fn company(bucket: &BucketView) -> Option<Instant> {
+/// Until when it is worth to linger: as long as the rows' callers are willing, while there is time to spare, and only
+/// where more rows are expected by then.
+fn linger(bucket: &BucketView) -> Option<Instant> {
     let curve = &bucket.curve;
     if bucket.queued >= curve.best || curve.saved() <= curve.one / WORTH_WAITING {
         return None;

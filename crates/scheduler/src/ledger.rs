@@ -7,11 +7,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    time::{Duration, Instant},
+};
 
-use crate::pool::{
+use crate::{
     demand::{Ask, Burden, Demand, Forecast, Supply},
-    pace::Pace,
+    slowdown::Slowdown,
 };
 
 /// Others count as being there for this long after they asked for something light: meanwhile dear rows leave them a
@@ -23,14 +26,14 @@ const HEAVY_SHARE: f64 = 0.75;
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Running {
+pub struct Running {
     /// When it is expected to end.
-    pub(super) until: Instant,
-    pub(super) burden: Burden,
+    pub until: Instant,
+    pub burden: Burden,
     /// Whether a single row is expected to take long.
-    pub(super) is_dear: bool,
-    /// The number of the request whose rows these all are; 0 where there are others, or it has no more than one.
-    pub(super) request: u64,
+    pub is_dear: bool,
+    /// The number of the request whose rows these all are; `None` where there are others, or it has no more than one.
+    pub request: Option<NonZero<u64>>,
 }
 
 impl Running {
@@ -44,25 +47,25 @@ impl Running {
 
 /// What a worker that asks for work may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turn {
+pub struct Turn {
     /// Dear rows may hold this worker, too.
-    pub(super) takes_dear: bool,
+    pub takes_dear: bool,
     /// So may those of which nobody knows what they cost: never all workers, whoever else is there.
-    pub(super) takes_unknown: bool,
+    pub takes_unknown: bool,
     /// Requests that let others go first: one that holds all workers but one, and the last one of this worker.
-    pub(super) yielding: [u64; 2],
+    pub yielding: [Option<NonZero<u64>>; 2],
     /// The last row of this worker was dear: others go first.
-    pub(super) after_dear: bool,
+    pub after_dear: bool,
 }
 
 /// What is owed and by whom it is worked off.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    pub(super) demand: Demand,
-    pub(super) pace: Pace,
+pub struct Ledger {
+    pub demand: Demand,
+    pub slowdown: Slowdown,
     /// Workers that there are meant to be, and those of them that have nothing to do.
-    pub(super) workers: usize,
-    pub(super) idle: usize,
+    pub workers: usize,
+    pub idle: usize,
     /// What each worker does, and what it did last.
     running: Vec<Option<Running>>,
     last: Vec<Option<Running>>,
@@ -71,10 +74,10 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(workers: usize, epoch: Instant) -> Self {
+    pub fn new(workers: usize, epoch: Instant) -> Self {
         Self {
             demand: Demand::new(epoch),
-            pace: Pace::new(),
+            slowdown: Slowdown::default(),
             workers,
             idle: 0,
             running: Vec::new(),
@@ -84,26 +87,26 @@ impl Ledger {
     }
 
     /// Notes that an answer is asked for.
-    pub(super) fn asked(&mut self, burden: Burden, now: Instant) {
+    pub fn asked(&mut self, burden: Burden, now: Instant) {
         if burden == Burden::Light {
             self.light = Some(now);
         }
     }
 
     /// Predicts when an answer would be made, and whether it and all that was promised would be in time.
-    pub(super) fn forecast(&self, ask: Ask, now: Instant) -> Forecast {
+    pub fn forecast(&self, ask: Ask, now: Instant) -> Forecast {
         let mut busy = [0.0; INLINE];
         self.supply(now, &mut busy, |supply| self.demand.forecast(ask, supply))
     }
 
     /// Returns whether that much more work could be done before all that is owed, and no promise broken.
-    pub(super) fn has_room(&self, work: Duration, now: Instant) -> bool {
+    pub fn has_room(&self, work: Duration, now: Instant) -> bool {
         let mut busy = [0.0; INLINE];
         self.supply(now, &mut busy, |supply| self.demand.has_room(work, supply))
     }
 
     fn supply<T>(&self, now: Instant, busy: &mut [f64; INLINE], then: impl FnOnce(&Supply<'_>) -> T) -> T {
-        let pace = self.pace.at(now);
+        let slowdown = self.slowdown.at(now);
         let workers = self.workers.max(1);
         let mut many;
         let busy: &mut [f64] = match busy.get_mut(..workers) {
@@ -124,9 +127,9 @@ impl Ledger {
             heavy_workers: self.heavy_workers(now),
             leaves_one: self.workers > 1 && self.has_others(now),
             heavy_running: heavy.map(|running| running.left(now)).sum(),
-            drain: pace.drain(),
-            stretch: pace.stretch(),
-            margin: pace.margin(),
+            service_rate: slowdown.service_rate(),
+            slowdown: slowdown.factor(),
+            margin: slowdown.margin(),
         })
     }
 
@@ -145,13 +148,13 @@ impl Ledger {
     }
 
     /// Notes what a worker begins with.
-    pub(super) fn begin(&mut self, worker: usize, running: Running) {
+    pub fn begin(&mut self, worker: usize, running: Running) {
         self.set(worker, Some(running));
         self.last[worker] = Some(running);
     }
 
     /// Notes that a worker has ended what it did.
-    pub(super) fn end(&mut self, worker: usize) {
+    pub fn end(&mut self, worker: usize) {
         self.set(worker, None);
     }
 
@@ -164,30 +167,31 @@ impl Ledger {
     }
 
     /// What a worker that asks may take.
-    pub(super) fn turn(&self, worker: usize, now: Instant) -> Turn {
+    pub fn turn(&self, worker: usize, now: Instant) -> Turn {
         let others = || {
             let others = self.running.iter().enumerate().filter(move |(other, _)| *other != worker);
             others.filter_map(|(_, running)| running.as_ref())
         };
         let most = self.workers.saturating_sub(1);
         let n_dear = others().filter(|running| running.is_dear).count();
-        let holds = |request: u64| {
-            request != 0 && others().filter(|running| running.request == request).count() >= most
+        let holds = |request: NonZero<u64>| {
+            others().filter(|running| running.request == Some(request)).count() >= most
         };
         // A single worker is shared by turns alone.
-        let holder = others().map(|running| running.request).find(|request| most > 0 && holds(*request));
+        let holder =
+            others().filter_map(|running| running.request).find(|request| most > 0 && holds(*request));
         let last = self.last.get(worker).copied().flatten();
         let leaves_one = self.workers < 2 || n_dear < most;
         Turn {
             takes_dear: leaves_one || !self.has_others(now),
             takes_unknown: leaves_one,
-            yielding: [holder.unwrap_or(0), last.map_or(0, |last| last.request)],
+            yielding: [holder, last.and_then(|last| last.request)],
             after_dear: last.is_some_and(|last| last.is_dear),
         }
     }
 
     /// When a worker that leaves dear rows to others is to look again.
-    pub(super) fn looks_again(&self) -> Option<Instant> {
+    pub fn looks_again(&self) -> Option<Instant> {
         self.light.map(|light| light + LATELY)
     }
 }
@@ -197,7 +201,7 @@ const INLINE: usize = 32;
 
 impl Turn {
     /// Returns whether such a row lets others go first, where that breaks no promise.
-    pub(super) fn yields(&self, request: u64, is_dear: bool) -> bool {
-        (request != 0 && self.yielding.contains(&request)) || (is_dear && self.after_dear)
+    pub fn yields(&self, request: Option<NonZero<u64>>, is_dear: bool) -> bool {
+        (request.is_some() && self.yielding.contains(&request)) || (is_dear && self.after_dear)
     }
 }

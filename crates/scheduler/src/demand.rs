@@ -17,7 +17,7 @@ const TICK_MS: u64 = 4;
 
 /// CPU time that waits, by when it is due.
 #[derive(Debug)]
-pub(super) struct Demand {
+pub struct Demand {
     epoch: Instant,
     /// Nanoseconds of all requests, and of the heavy ones among them.
     all: Owed,
@@ -30,7 +30,7 @@ type Owed = BTreeMap<u64, u64>;
 /// Whether a request takes long enough to keep others waiting. Heavy ones are promised no more than a share of the
 /// workers while there are others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Burden {
+pub enum Burden {
     Light,
     Heavy,
     /// Its inputs are not known yet.
@@ -39,45 +39,45 @@ pub(super) enum Burden {
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ask {
+pub struct Ask {
     /// When the answer is due.
-    pub(super) due: Instant,
+    pub due: Instant,
     /// CPU time of all its rows together.
-    pub(super) whole: Duration,
+    pub whole: Duration,
     /// CPU time of its dearest row.
-    pub(super) longest: Duration,
+    pub longest: Duration,
     /// How much longer than that row alone the batch takes that it may share, in CPU time.
-    pub(super) company: Duration,
-    pub(super) burden: Burden,
+    pub company: Duration,
+    pub burden: Burden,
 }
 
 /// Who is there to do the work.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Supply<'a> {
-    pub(super) now: Instant,
+pub struct Supply<'a> {
+    pub now: Instant,
     /// Seconds until each worker has nothing more to do, in ascending order: one entry for each.
-    pub(super) busy: &'a [f64],
+    pub busy: &'a [f64],
     /// Workers that heavy requests may be promised.
-    pub(super) heavy_workers: f64,
+    pub heavy_workers: f64,
     /// Whether heavy rows leave a worker to others.
-    pub(super) leaves_one: bool,
+    pub leaves_one: bool,
     /// Seconds until the heavy requests that run are done, summed over the workers.
-    pub(super) heavy_running: f64,
+    pub heavy_running: f64,
     /// Wall seconds for a second of demand.
-    pub(super) drain: f64,
+    pub service_rate: f64,
     /// Wall seconds for a second of a row's own CPU time.
-    pub(super) stretch: f64,
+    pub slowdown: f64,
     /// Room that a promise leaves, as a share of what was predicted.
-    pub(super) margin: f64,
+    pub margin: f64,
 }
 
 /// What can be said of an answer before its work is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forecast {
+pub struct Forecast {
     /// How long the answer is likely to take from now.
-    pub(super) finish: Duration,
+    pub finish: Duration,
     /// How much too late that may be, or may make what was promised to others; zero where it fits.
-    pub(super) excess: Duration,
+    pub excess: Duration,
 }
 
 impl Supply<'_> {
@@ -111,12 +111,12 @@ impl Supply<'_> {
 }
 
 impl Demand {
-    pub(super) fn new(epoch: Instant) -> Self {
+    pub fn new(epoch: Instant) -> Self {
         Self { epoch, all: Owed::new(), heavy: Owed::new() }
     }
 
     /// Adds work that is due by then.
-    pub(super) fn add(&mut self, due: Instant, work: Duration, burden: Burden) {
+    pub fn add(&mut self, due: Instant, work: Duration, burden: Burden) {
         let tick = self.tick(due);
         *self.all.entry(tick).or_default() += nanoseconds(work);
         if burden == Burden::Heavy {
@@ -125,7 +125,7 @@ impl Demand {
     }
 
     /// Takes work out that was added with the same numbers.
-    pub(super) fn remove(&mut self, due: Instant, work: Duration, burden: Burden) {
+    pub fn remove(&mut self, due: Instant, work: Duration, burden: Burden) {
         let tick = self.tick(due);
         remove(&mut self.all, tick, work);
         if burden == Burden::Heavy {
@@ -134,22 +134,23 @@ impl Demand {
     }
 
     /// Predicts when an answer would be made, and whether it and all that was promised would be in time.
-    pub(super) fn forecast(&self, ask: Ask, supply: &Supply<'_>) -> Forecast {
+    pub fn forecast(&self, ask: Ask, supply: &Supply<'_>) -> Forecast {
         let (own, whole) = (ask.longest.as_secs_f64(), ask.whole.as_secs_f64());
         let tick = self.tick(ask.due);
         let before = due_by(&self.all, tick);
         // Where rows wait, they share runs, and a row is answered when all of its run is.
         let company = if before > 0.0 { ask.company.as_secs_f64() } else { 0.0 };
-        let alone = (own + company) * supply.stretch;
+        let alone = (own + company) * supply.slowdown;
         let heavy_before = due_by(&self.heavy, tick);
-        let mut waits = supply.level((before + whole - own) * supply.drain);
+        let mut waits = supply.level((before + whole - own) * supply.service_rate);
         if ask.burden != Burden::Heavy {
-            waits = waits.min(supply.light_level((before - heavy_before + whole - own) * supply.drain));
+            waits =
+                waits.min(supply.light_level((before - heavy_before + whole - own) * supply.service_rate));
         }
         let mut finish = waits + alone;
         if ask.burden == Burden::Heavy {
             let before = heavy_before;
-            let waits = (before + whole - own) * supply.drain;
+            let waits = (before + whole - own) * supply.service_rate;
             // A worker that has nothing to do takes the row at once, where it may.
             let is_idle = waits == 0.0 && supply.busy.first().is_some_and(|busy| *busy == 0.0);
             let n_running = supply.busy.iter().filter(|busy| **busy > 0.0).count() as f64;
@@ -166,11 +167,11 @@ impl Demand {
     }
 
     /// Returns whether `work` could be done before all that is owed without a promise being broken.
-    pub(super) fn has_room(&self, work: Duration, supply: &Supply<'_>) -> bool {
+    pub fn has_room(&self, work: Duration, supply: &Supply<'_>) -> bool {
         let mut owed = work.as_secs_f64();
         self.all.iter().all(|(due, more)| {
             owed += seconds(*more);
-            supply.level(owed * supply.drain) * (1.0 + supply.margin) <= supply.left(self.end_of(*due))
+            supply.level(owed * supply.service_rate) * (1.0 + supply.margin) <= supply.left(self.end_of(*due))
         })
     }
 
@@ -183,16 +184,16 @@ impl Demand {
             let heavy_work = self.heavy.get(due);
             heavy += heavy_work.copied().map_or(0.0, seconds);
             let left = supply.left(self.end_of(*due));
-            let needed = supply.level((owed + whole) * supply.drain);
+            let needed = supply.level((owed + whole) * supply.service_rate);
             if burden == Burden::Heavy || heavy_work != Some(work) {
                 let others = match burden {
                     Burden::Heavy => f64::INFINITY,
                     Burden::Light | Burden::Unknown => {
-                        supply.light_level((owed - heavy + whole) * supply.drain)
+                        supply.light_level((owed - heavy + whole) * supply.service_rate)
                     }
                 };
                 excess = excess.max(needed.min(others) * (1.0 + supply.margin) - left);
-            } else if supply.level(owed * supply.drain) <= left {
+            } else if supply.level(owed * supply.service_rate) <= left {
                 // Others are not kept out to keep a reserve for heavy requests, nor for those that are late already.
                 excess = excess.max(needed - left);
             }
@@ -205,7 +206,7 @@ impl Demand {
         let (mut owed, mut excess) = (due_by(&self.heavy, tick) + whole, f64::NEG_INFINITY);
         for (due, work) in self.heavy.range(tick + 1..) {
             owed += seconds(*work);
-            let needed = supply.heavy_level(owed * supply.drain) * (1.0 + supply.margin);
+            let needed = supply.heavy_level(owed * supply.service_rate) * (1.0 + supply.margin);
             excess = excess.max(needed - supply.left(self.end_of(*due)));
         }
         excess
@@ -260,7 +261,16 @@ mod tests {
     fn supply(now: Instant, busy: &[f64]) -> Supply<'_> {
         let (heavy_workers, heavy_running) = (busy.len() as f64, 0.0);
         let leaves_one = false;
-        Supply { now, busy, heavy_workers, leaves_one, heavy_running, drain: 1.0, stretch: 1.0, margin: 0.0 }
+        Supply {
+            now,
+            busy,
+            heavy_workers,
+            leaves_one,
+            heavy_running,
+            service_rate: 1.0,
+            slowdown: 1.0,
+            margin: 0.0,
+        }
     }
 
     fn ask(due: Instant, work: Duration) -> Ask {
@@ -286,7 +296,7 @@ mod tests {
         at(20, &supply, 4 * MS);
         at(60, &supply, 19 * MS);
         at(100, &supply, 24 * MS);
-        (supply.drain, supply.stretch) = (0.5, 2.0);
+        (supply.service_rate, supply.slowdown) = (0.5, 2.0);
         // Rows that share runs drain faster than they were charged.
         at(100, &supply, 16 * MS);
         // And end with their whole run.

@@ -5,14 +5,14 @@
 
 /// Where a value stands, and in which generation of the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub struct Key {
     index: usize,
     generation: u64,
 }
 
 /// Values under generational keys.
 #[derive(Debug)]
-pub(super) struct Arena<T> {
+pub struct Arena<T> {
     places: Vec<Entry<T>>,
 }
 
@@ -30,7 +30,7 @@ impl<T> Default for Arena<T> {
 
 impl<T> Arena<T> {
     /// Adds a value and returns its key.
-    pub(super) fn insert(&mut self, value: T) -> Key {
+    pub fn insert(&mut self, value: T) -> Key {
         let free = self.places.iter().position(|place| place.value.is_none());
         let index = free.unwrap_or(self.places.len());
         if let Some(place) = self.places.get_mut(index) {
@@ -43,31 +43,30 @@ impl<T> Arena<T> {
     }
 
     /// Removes the value under `key`; `None` where there is none any more.
-    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
+    pub fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.index).filter(|place| place.generation == key.generation);
         place.and_then(|place| place.value.take())
     }
 
     /// Returns the value under `key`.
-    pub(super) fn get(&self, key: Key) -> Option<&T> {
+    pub fn get(&self, key: Key) -> Option<&T> {
         let place = self.places.get(key.index).filter(|place| place.generation == key.generation)?;
         place.value.as_ref()
     }
 
     /// Returns the value under `key`, to be changed.
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index).filter(|place| place.generation == key.generation)?;
         place.value.as_mut()
     }
 
     /// How many places there are, in use or not.
-    #[cfg(test)]
-    pub(super) fn n_places(&self) -> usize {
+    pub fn n_places(&self) -> usize {
         self.places.len()
     }
 
     /// Every value with its key.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         let places = self.places.iter().enumerate();
         places.filter_map(|(index, place)| {
             Some((Key { index, generation: place.generation }, place.value.as_ref()?))
@@ -75,12 +74,12 @@ impl<T> Arena<T> {
     }
 
     /// Every value.
-    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+    pub fn values(&self) -> impl Iterator<Item = &T> {
         self.places.iter().filter_map(|place| place.value.as_ref())
     }
 
     /// Every value, to be changed.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.places.iter_mut().filter_map(|place| place.value.as_mut())
     }
 }

@@ -7,9 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{handling::Handling, policy::Curve};
+use crate::{handling::Handling, policy::Curve, workload::Workload};
 
 /// Weight of the newest run. Three dozen runs forget what was.
 const NEWEST: f64 = 0.1;
@@ -31,6 +35,9 @@ const ENOUGH: f64 = 0.005;
 /// Of so many runs of a shape that callers waited for, one may take the next larger batch: what nobody runs
 /// would be judged for ever by what it cost when the model loaded.
 const TRIAL: u32 = 16;
+
+/// Shapes that were not profiled and are remembered, those of the last runs: callers could make shapes without end.
+const MOST_MET: usize = 256;
 
 /// The best batch of a shape is found anew after so many of its runs: it looks at three shapes, and costs
 /// move slowly.
@@ -73,33 +80,69 @@ struct Cell {
 struct Shape {
     /// Numbers in a row: what an unmeasured cost is scaled by.
     size: usize,
+    /// Whether it was given when the table was made: then it is never forgotten.
+    is_profiled: bool,
     /// By position in the grid.
     cells: Vec<Option<Cell>>,
     /// Rows of the best run, as of the last review.
     best: usize,
+    /// The table's clock when a run of it was last seen.
+    seen: u64,
     /// Runs that callers waited for.
     runs: u32,
 }
 
+/// What a queue asks of what its model costs.
+pub trait CostModel {
+    /// Most rows that one run takes.
+    fn max_rows(&self) -> usize;
+    /// Returns whether rows of some shape gain by sharing a run.
+    fn gains(&self) -> bool;
+    /// What runs of a shape take, where `slowdown` is wall seconds for a CPU second.
+    fn curve(&self, shape: usize, slowdown: f64) -> Curve;
+    /// Returns whether it is known at `now` what an input of that workload costs.
+    fn is_measured(&self, workload: Workload, now: Instant) -> bool;
+}
+
+impl<C: CostModel + ?Sized> CostModel for Arc<C> {
+    fn max_rows(&self) -> usize {
+        (**self).max_rows()
+    }
+
+    fn gains(&self) -> bool {
+        (**self).gains()
+    }
+
+    fn curve(&self, shape: usize, slowdown: f64) -> Curve {
+        (**self).curve(shape, slowdown)
+    }
+
+    fn is_measured(&self, workload: Workload, now: Instant) -> bool {
+        (**self).is_measured(workload, now)
+    }
+}
+
 /// The cost table of one model.
 #[derive(Debug)]
-pub(super) struct CostTable {
+pub struct CostTable {
     /// The numbers of rows that are measured: 1, 2, 4 and so on, up to the model's limit.
     grid: Vec<usize>,
     shapes: BTreeMap<usize, Shape>,
     /// What preparing and answering inputs costs.
-    pub(super) handling: Handling,
+    pub handling: Handling,
     /// Mean CPU seconds of preparing inputs as they come, whatever their size.
     preparing: Option<f64>,
     /// Mean CPU seconds of a worker for each run beside its rows: asking for it, gathering its rows, waking
     /// those who wait for their answers.
     around: Option<f64>,
+    /// Runs that callers waited for, of whatever shape.
+    clock: u64,
 }
 
 impl CostTable {
     /// An empty table for runs of at most `max_rows` rows of shapes that are given as the task's number
     /// for it and the numbers in such a row.
-    pub(super) fn new(max_rows: usize, shapes: impl IntoIterator<Item = (usize, usize)>) -> Self {
+    pub fn new(max_rows: usize, shapes: impl IntoIterator<Item = (usize, usize)>) -> Self {
         let max_rows = max_rows.max(1);
         let mut grid: Vec<usize> = std::iter::successors(Some(1), |rows| Some(rows * 2))
             .take_while(|rows| *rows <= max_rows)
@@ -107,20 +150,19 @@ impl CostTable {
         if grid.last() != Some(&max_rows) {
             grid.push(max_rows);
         }
-        let shape =
-            |size: usize| Shape { size: size.max(1), cells: vec![None; grid.len()], best: 1, runs: 0 };
+        let shape = |size: usize| Shape::new(size, grid.len(), true);
         let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
-        Self { grid, shapes, handling: Handling::default(), preparing: None, around: None }
+        Self { grid, shapes, handling: Handling::default(), preparing: None, around: None, clock: 0 }
     }
 
     /// The numbers of rows that are measured.
-    pub(super) fn grid(&self) -> &[usize] {
+    pub fn grid(&self) -> &[usize] {
         &self.grid
     }
 
     /// Takes in a measurement that nobody waited for: the CPU time of a run of `rows` rows, where `rows`
     /// is in the grid.
-    pub(super) fn measure(&mut self, bucket: usize, rows: usize, cpu: Duration) {
+    pub fn measure(&mut self, bucket: usize, rows: usize, cpu: Duration) {
         let cpu = cpu.as_secs_f64();
         let Some(position) = self.grid.iter().position(|other| *other == rows) else { return };
         let Some(shape) = self.shapes.get_mut(&bucket) else { return };
@@ -128,16 +170,22 @@ impl CostTable {
         self.choose(bucket);
     }
 
-    /// Takes in a run that callers waited for: corrects the measured runs next to it by as much as it
-    /// cost more or less than they said.
-    pub(super) fn learn(&mut self, bucket: usize, rows: usize, cpu: Duration) {
+    /// Records a run that callers waited for, of `rows` rows of `size` numbers each: corrects the measured runs next to
+    /// it by as much as it cost more or less than they said. A shape that was never seen is known from then on.
+    pub fn learn(&mut self, bucket: usize, size: usize, rows: usize, cpu: Duration) {
         let (cpu, expected) = (cpu.as_secs_f64(), self.run(bucket, rows));
         if rows == 0 || cpu <= 0.0 {
             return;
         }
+        if !self.shapes.contains_key(&bucket) {
+            self.meet(bucket, size);
+        }
+        self.clock += 1;
         let above = self.grid.iter().position(|other| *other >= rows).unwrap_or(self.grid.len() - 1);
         let below = if self.grid[above] == rows { above } else { above.saturating_sub(1) };
         let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        shape.seen = self.clock;
+        let was_measured = shape.is_measured();
         let ratio = if expected > 0.0 { (cpu / expected).clamp(1.0 / STRANGEST, STRANGEST) } else { 1.0 };
         for position in below..=above {
             match &mut shape.cells[position] {
@@ -145,6 +193,11 @@ impl CostTable {
                 // Nobody measured it: the first run is the measurement.
                 unmeasured if self.grid[position] == rows => {
                     *unmeasured = Some(Cell { mean: cpu, p95: cpu, runs: 1 });
+                }
+                // Of a shape of which nothing is known, the run next to it is better than a guess.
+                unmeasured if !was_measured && position == above => {
+                    let mean = cpu * self.grid[position] as f64 / rows as f64;
+                    *unmeasured = Some(Cell { mean, p95: mean, runs: 1 });
                 }
                 _ => {}
             }
@@ -155,45 +208,61 @@ impl CostTable {
         }
     }
 
+    /// Makes room for a shape that was not profiled, where there are too many in place of the one that has not been seen
+    /// for longest.
+    fn meet(&mut self, bucket: usize, size: usize) {
+        let met = || self.shapes.iter().filter(|(_, shape)| !shape.is_profiled);
+        if met().count() >= MOST_MET
+            && let Some((oldest, _)) = met().min_by_key(|(_, shape)| shape.seen)
+        {
+            let oldest = *oldest;
+            self.shapes.remove(&oldest);
+        }
+        let shape = Shape::new(size, self.grid.len(), false);
+        self.shapes.insert(bucket, shape);
+    }
+
     /// Learns what preparing one input took, whatever its size.
-    pub(super) fn prepared(&mut self, prepare: Duration) {
+    pub fn prepared(&mut self, prepare: Duration) {
         blend(&mut self.preparing, prepare.as_secs_f64());
     }
 
     /// Takes in what a run took of a worker's time beside its rows.
-    pub(super) fn ran(&mut self, around: Duration) {
+    pub fn ran(&mut self, around: Duration) {
         blend(&mut self.around, around.as_secs_f64());
     }
 
     /// Mean CPU seconds of a worker for each run beside its rows; 0 before the first.
-    pub(super) fn around(&self) -> f64 {
+    pub fn around(&self) -> f64 {
         self.around.unwrap_or_default()
     }
 
     /// CPU seconds that a run of `rows` rows is likely to take; 0 before anything was measured.
-    pub(super) fn run(&self, bucket: usize, rows: usize) -> f64 {
+    pub fn run(&self, bucket: usize, rows: usize) -> f64 {
+        let measured = self.shapes.values().filter(|shape| shape.is_measured());
         let (shape, scale) = match self.shapes.get(&bucket) {
             Some(shape) if shape.is_measured() => (shape, 1.0),
-            unmeasured => {
-                // The nearest shape that was measured, in proportion: what networks cost grows with the row.
-                let size = unmeasured.map_or(1, |shape| shape.size);
-                let measured = self.shapes.values().filter(|shape| shape.is_measured());
-                match measured.min_by_key(|shape| shape.size.abs_diff(size)) {
-                    Some(near) => (near, size as f64 / near.size as f64),
-                    None => return 0.0,
-                }
-            }
+            // The nearest shape that was measured, in proportion: what networks cost grows with the row.
+            Some(Shape { size, .. }) => match measured.min_by_key(|shape| shape.size.abs_diff(*size)) {
+                Some(near) => (near, *size as f64 / near.size as f64),
+                None => return 0.0,
+            },
+            // Of a shape that was never seen not even the size is known: the last one seen is the best guess.
+            None => match measured.max_by_key(|shape| shape.seen) {
+                Some(last) => (last, 1.0),
+                None => return 0.0,
+            },
         };
         scale * shape.run(&self.grid, rows.max(1))
     }
 
     /// Says whether rows of some shape gain by sharing a run.
-    pub(super) fn gains(&self) -> bool {
+    pub fn gains(&self) -> bool {
         self.shapes.values().any(|shape| shape.best > 1)
     }
 
     /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
-    pub(super) fn curve(&self, bucket: usize, stretch: f64) -> Curve {
+    pub fn curve(&self, bucket: usize, stretch: f64) -> Curve {
         let best = self.shapes.get(&bucket).map_or(1, |shape| shape.next(&self.grid));
         let cpu = |rows| self.run(bucket, rows) + self.around();
         let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
@@ -212,11 +281,14 @@ impl CostTable {
         }
     }
 
-    /// A bucket and those whose shapes are next to its own.
+    /// A shape, and those next to it in size.
     fn neighbours(&self, bucket: usize) -> impl Iterator<Item = (usize, &Shape)> + Clone {
-        let below = self.shapes.range(..bucket).next_back();
-        let above = self.shapes.range(bucket..).take(2);
-        below.into_iter().chain(above).map(|(bucket, shape)| (*bucket, shape))
+        let own = self.shapes.get(&bucket).map_or(0, |shape| shape.size);
+        let key = move |(bucket, shape): &(&usize, &Shape)| (shape.size, **bucket);
+        let below = self.shapes.iter().filter(move |of| key(of) < (own, bucket)).max_by_key(key);
+        let above = self.shapes.iter().filter(move |of| key(of) > (own, bucket)).min_by_key(key);
+        let own = self.shapes.get_key_value(&bucket);
+        [below, own, above].into_iter().flatten().map(|(bucket, shape)| (*bucket, shape))
     }
 
     /// The smallest number of rows that has what a batch gains, of all that a row costs: the network, its part
@@ -259,7 +331,7 @@ impl CostTable {
     }
 
     /// One entry per shape and number of rows that was measured.
-    pub(super) fn measured(&self) -> Vec<Measured> {
+    pub fn measured(&self) -> Vec<Measured> {
         let of_shape = |(bucket, shape): (&usize, &Shape)| {
             let bucket = *bucket;
             let of_cell = move |(rows, cell): (&usize, &Option<Cell>)| {
@@ -277,13 +349,17 @@ impl CostTable {
     }
 
     /// The best number of rows for each shape that was measured.
-    pub(super) fn bests(&self) -> Vec<Best> {
+    pub fn bests(&self) -> Vec<Best> {
         let measured = self.shapes.iter().filter(|(_, shape)| shape.is_measured());
         measured.map(|(bucket, shape)| Best { bucket: *bucket, rows: shape.best }).collect()
     }
 }
 
 impl Shape {
+    fn new(size: usize, n_cells: usize, is_profiled: bool) -> Self {
+        Self { size: size.max(1), is_profiled, cells: vec![None; n_cells], best: 1, seen: 0, runs: 0 }
+    }
+
     fn is_measured(&self) -> bool {
         self.cells.iter().any(Option::is_some)
     }

@@ -9,32 +9,30 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use crate::{
-    pool::{
-        cost::CostTable,
-        demand::{Ask, Burden, Forecast},
-        handling::{Estimate, Evidence},
-    },
-    task::Workload,
+    cost::CostTable,
+    demand::{Ask, Burden, Forecast},
+    handling::{Estimate, Evidence},
+    workload::Workload,
 };
 
 /// A row that holds a worker for longer than this is dear, and so is a request whose rows do together: half of the
 /// time that callers in haste give.
-pub(super) const DEAR: Duration = Duration::from_millis(50);
+pub const DEAR: Duration = Duration::from_millis(50);
 
 /// What one input is charged with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Charge {
-    pub(super) workload: Workload,
+pub struct Charge {
+    pub workload: Workload,
     /// CPU time of preparing and answering.
-    pub(super) handling: Duration,
-    pub(super) evidence: Evidence,
+    pub handling: Duration,
+    pub evidence: Evidence,
     /// CPU time of the network for a row alone.
-    pub(super) network: Duration,
+    pub network: Duration,
 }
 
 impl Charge {
     /// Charges an input of that workload, whose row is of the shape `bucket`.
-    pub(super) fn of(costs: &CostTable, bucket: usize, workload: Workload, now: Instant) -> Self {
+    pub fn of(costs: &CostTable, bucket: usize, workload: Workload, now: Instant) -> Self {
         let Estimate { seconds, evidence } = costs.handling.estimate(workload, now);
         Self {
             workload,
@@ -45,7 +43,7 @@ impl Charge {
     }
 
     /// CPU time of all of it.
-    pub(super) fn whole(&self) -> Duration {
+    pub fn whole(&self) -> Duration {
         self.handling + self.network
     }
 
@@ -59,7 +57,7 @@ impl Charge {
 
     /// Returns whether the row may hold its worker for long, by what is expected or by what its task guesses: a kind
     /// may be cheap ten times and dear once.
-    pub(super) fn is_dear(&self) -> bool {
+    pub fn is_dear(&self) -> bool {
         self.whole().max(self.workload.guess + self.network) > DEAR
     }
 }
@@ -67,16 +65,16 @@ impl Charge {
 /// What a request whose inputs are known asks for: all that they are charged with, and of it what is proven, where
 /// that is less.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asks {
-    pub(super) ask: Ask,
+pub struct Asks {
+    pub ask: Ask,
     /// What is asked for without what was extrapolated, and the dearest workload of that.
-    pub(super) proven: Option<(Ask, Workload)>,
+    pub proven: Option<(Ask, Workload)>,
 }
 
 impl Asks {
     /// Sums up the inputs of a request that is due by then. `company` is how much longer than alone the dearest row
     /// takes in a batch.
-    pub(super) fn of(charges: &[Charge], due: Instant, company: Duration) -> Self {
+    pub fn of(charges: &[Charge], due: Instant, company: Duration) -> Self {
         let whole = charges.iter().map(Charge::whole).sum();
         let burden =
             if whole > DEAR || charges.iter().any(Charge::is_dear) { Burden::Heavy } else { Burden::Light };
@@ -93,7 +91,7 @@ impl Asks {
 
 /// Whether a request is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub enum Admission {
     /// Its answer is promised.
     Promised(Forecast),
     /// It would not fit if it cost what is extrapolated. It is queued to find out, and nothing is promised.
@@ -103,7 +101,7 @@ pub(super) enum Admission {
 }
 
 /// Decides on a request. `begin_trial` starts the trial of a workload, or returns false where one like it is on trial.
-pub(super) fn admit(
+pub fn admit(
     asks: &Asks,
     mut forecast: impl FnMut(Ask) -> Forecast,
     begin_trial: impl FnOnce(Workload) -> bool,

@@ -3,7 +3,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 fn running(until: Instant, burden: Burden, request: u64) -> Running {
-    Running { until, burden, is_dear: burden == Burden::Heavy, request }
+    Running { until, burden, is_dear: burden == Burden::Heavy, request: NonZero::new(request) }
 }
 
 fn ask(due: Instant, work: Duration) -> Ask {
@@ -47,7 +47,7 @@ fn dear_rows_leave_a_worker_to_others_while_there_are_any() {
     single.end(0);
     let turn = single.turn(0, now);
     assert!(
-        turn.takes_dear && turn.yields(0, true) && !turn.yields(0, false),
+        turn.takes_dear && turn.yields(NonZero::new(0), true) && !turn.yields(NonZero::new(0), false),
         "others go between two of them"
     );
 }
@@ -57,15 +57,18 @@ fn a_request_that_holds_all_workers_but_one_lets_others_go_first() {
     let now = Instant::now();
     let mut ledger = Ledger::new(3, now);
     ledger.begin(0, running(now, Burden::Light, 7));
-    assert!(!ledger.turn(2, now).yields(7, false));
+    assert!(!ledger.turn(2, now).yields(NonZero::new(7), false));
     ledger.begin(1, running(now, Burden::Light, 7));
-    assert!(ledger.turn(2, now).yields(7, false));
-    assert!(!ledger.turn(2, now).yields(8, false) && !ledger.turn(2, now).yields(0, false));
+    assert!(ledger.turn(2, now).yields(NonZero::new(7), false));
+    assert!(
+        !ledger.turn(2, now).yields(NonZero::new(8), false)
+            && !ledger.turn(2, now).yields(NonZero::new(0), false)
+    );
     ledger.end(0);
-    assert!(ledger.turn(0, now).yields(7, false), "by turns on one worker, too");
+    assert!(ledger.turn(0, now).yields(NonZero::new(7), false), "by turns on one worker, too");
     ledger.begin(0, running(now, Burden::Light, 8));
     ledger.end(0);
-    assert!(!ledger.turn(0, now).yields(7, false));
+    assert!(!ledger.turn(0, now).yields(NonZero::new(7), false));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn what_is_around_a_run_is_shared_by_its_rows_where_it_counts() {
         (0..60).for_each(|_| {
             table.ran(around * US);
             table.prepared(preparing * US);
-            table.learn(0, 1, network[0] * US);
+            table.learn(0, 1, 1, network[0] * US);
         });
         table.bests()[0].rows
     };
@@ -83,7 +83,7 @@ fn larger_batches_are_tried_so_that_what_they_cost_is_not_what_it_was_at_the_sta
     for _ in 0..4096 {
         let rows = table.curve(0, 1.0).best;
         // The first runs of 8 and 16 rows were disturbed: in truth rows gain on and on.
-        table.learn(0, rows, (60 + 20 * rows as u32) * US);
+        table.learn(0, 1, rows, (60 + 20 * rows as u32) * US);
         tried.push(rows);
     }
     assert_eq!(tried[..17].iter().filter(|rows| **rows == 8).count(), 1, "{:?}", &tried[..17]);
@@ -94,9 +94,9 @@ fn larger_batches_are_tried_so_that_what_they_cost_is_not_what_it_was_at_the_sta
 #[test]
 fn a_change_of_speed_is_followed_within_tens_of_runs() {
     let mut table = table();
-    (0..30).for_each(|_| table.learn(10, 4, 840 * US));
+    (0..30).for_each(|_| table.learn(10, 10, 4, 840 * US));
     assert!((780.0..=840.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
-    (0..30).for_each(|_| table.learn(10, 4, 280 * US));
+    (0..30).for_each(|_| table.learn(10, 10, 4, 280 * US));
     assert!((280.0..=310.0).contains(&us(table.run(10, 4))), "{}", table.run(10, 4));
     let measured = table.measured()[1];
     assert_eq!((measured.rows, measured.runs), (4, 61));
@@ -106,18 +106,39 @@ fn a_change_of_speed_is_followed_within_tens_of_runs() {
 #[test]
 fn one_strange_run_changes_little() {
     let mut table = table();
-    table.learn(10, 1, Duration::from_secs(9));
+    table.learn(10, 10, 1, Duration::from_secs(9));
     assert!(us(table.run(10, 1)) <= 130.1);
-    table.learn(99, 1, US);
-    table.learn(10, 0, US);
-    assert_eq!(table.measured().len(), 3, "a shape that is not there teaches nothing");
+    table.learn(10, 10, 0, US);
+    assert_eq!(table.measured().len(), 3, "a run of nothing teaches nothing");
 }
 
 #[test]
 fn a_run_between_two_of_the_grid_corrects_both() {
     let mut table = table();
     table.measure(10, 2, 160 * US);
-    (0..60).for_each(|_| table.learn(10, 3, 440 * US));
+    (0..60).for_each(|_| table.learn(10, 10, 3, 440 * US));
     assert!((435.0..=440.0).contains(&us(table.run(10, 3))));
     assert_eq!(us(table.run(10, 1)), 100.0);
+}
+
+#[test]
+fn a_shape_that_was_never_seen_is_learnt_and_the_oldest_of_too_many_is_forgotten() {
+    let mut table = CostTable::new(4, []);
+    assert_eq!(table.run(7, 1), 0.0);
+    table.learn(7, 100, 1, 300 * US);
+    assert_eq!(us(table.run(7, 1)), 300.0);
+    assert_eq!(us(table.run(8, 1)), 300.0, "the last one seen is the best guess");
+    table.learn(9, 100, 3, 600 * US);
+    assert_eq!(us(table.run(9, 4)), 800.0, "in proportion to the run that there was");
+    (0..40).for_each(|_| table.learn(9, 100, 1, 290 * US));
+    (0..40).for_each(|_| table.learn(9, 100, 4, 400 * US));
+    assert_eq!(table.curve(9, 1.0).best, 4, "it shares runs as others do");
+    for number in 1000..1000 + MOST_MET {
+        table.learn(number, 100, 1, 100 * US);
+    }
+    assert_eq!(table.shapes.len(), MOST_MET);
+    assert!(!table.shapes.contains_key(&7) && !table.shapes.contains_key(&9));
+    let mut profiled = CostTable::new(4, [(1, 10)]);
+    (0..2 * MOST_MET).for_each(|number| profiled.learn(number, 100, 1, 100 * US));
+    assert!(profiled.shapes.contains_key(&1), "what was profiled stays");
 }

@@ -1,9 +1,11 @@
 //! Admission as pure data, with a clock that the tests turn: whatever came before, nobody is kept out for long.
 
+use std::num::NonZero;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::ledger::{Ledger, Running};
+use crate::ledger::{Ledger, Running};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -184,7 +186,7 @@ impl Pool {
                 rows.min_by_key(|(_, row)| row.due).map(|(idx, _)| idx)
             };
             let Some(mut idx) = first(&|_| true) else { continue };
-            let yields = |row: &Row| turn.yields(row.number, row.is_dear);
+            let yields = |row: &Row| turn.yields(NonZero::new(row.number), row.is_dear);
             if yields(&self.waiting[idx]) {
                 let other = first(&|row| !yields(row));
                 let fits = |idx: &usize| self.ledger.has_room(self.waiting[*idx].charge.whole(), now);
@@ -192,8 +194,8 @@ impl Pool {
             }
             let row = self.waiting.swap_remove(idx);
             self.ledger.demand.remove(row.due, row.owed, row.burden);
-            let expected = row.charge.whole().mul_f64(self.ledger.pace.drain());
-            let (burden, is_dear, request) = (row.burden, row.is_dear, row.number);
+            let expected = row.charge.whole().mul_f64(self.ledger.slowdown.service_rate());
+            let (burden, is_dear, request) = (row.burden, row.is_dear, NonZero::new(row.number));
             self.ledger.begin(worker, Running { until: now + expected, burden, is_dear, request });
             let takes = (row.request.truth + NETWORK).mul_f64(row.request.slowdown);
             self.running[worker] = Some((now + takes, row));
@@ -208,11 +210,11 @@ impl Pool {
         } else {
             self.costs.handling.learn(workload, n_bytes, truth.as_secs_f64(), self.now);
             let cpu = (truth + NETWORK).as_secs_f64();
-            self.ledger.pace.ran(self.now, cpu * slowdown, cpu, cpu);
+            self.ledger.slowdown.ran(self.now, cpu * slowdown, cpu, cpu);
         }
         if let Some(predicted) = row.predicted {
             let took = self.now - row.queued;
-            self.ledger.pace.kept(self.now, predicted.as_secs_f64(), took.as_secs_f64());
+            self.ledger.slowdown.kept(self.now, predicted.as_secs_f64(), took.as_secs_f64());
         }
         self.end_trial(row);
     }

@@ -1,4 +1,4 @@
-//! How the machine keeps up with what the cost tables say: a noisy neighbour, a throttled quota, a queue
+//! How much slower the machine is than the cost tables say: a noisy neighbour, a throttled quota, a queue
 //! that runs in batches.
 //!
 //! Invariant: plain numbers and a clock that is handed in. What was learnt long ago fades, so that one
@@ -33,12 +33,12 @@ const CLOSEST: f64 = 0.02;
 
 /// Wall time against the tables, as seen lately.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub struct Slowdown {
     /// Wall seconds of a batch for each CPU second that the table expects of it.
-    stretch: f64,
+    factor: f64,
     /// Wall seconds of a batch for each second that its rows were charged with as they queued: less than
-    /// `stretch` where rows share runs.
-    drain: f64,
+    /// `factor` where rows share runs.
+    service_rate: f64,
     /// Mean of what a row took over what was predicted.
     ratio: f64,
     /// Mean deviation of the same from its mean.
@@ -46,23 +46,25 @@ pub(super) struct Pace {
     learnt: Option<Instant>,
 }
 
-impl Pace {
+impl Default for Slowdown {
     /// The machine keeps up exactly, until something else is seen.
-    pub(super) fn new() -> Self {
-        Self { stretch: 1.0, drain: 1.0, ratio: 1.0, deviation: 0.1, learnt: None }
+    fn default() -> Self {
+        Self { factor: 1.0, service_rate: 1.0, ratio: 1.0, deviation: 0.1, learnt: None }
     }
+}
 
+impl Slowdown {
     /// Takes in a batch: wall seconds that it took, CPU seconds that the table expected, and those that its
     /// rows were charged with.
-    pub(super) fn ran(&mut self, now: Instant, wall: f64, expected: f64, charged: f64) {
+    pub fn ran(&mut self, now: Instant, wall: f64, expected: f64, charged: f64) {
         *self = self.at(now);
         self.learnt = Some(now);
-        blend(&mut self.stretch, wall, expected);
-        blend(&mut self.drain, wall, charged);
+        blend(&mut self.factor, wall, expected);
+        blend(&mut self.service_rate, wall, charged);
     }
 
     /// Takes in a promise: seconds that were predicted, and that it took.
-    pub(super) fn kept(&mut self, now: Instant, predicted: f64, took: f64) {
+    pub fn kept(&mut self, now: Instant, predicted: f64, took: f64) {
         let since = self.learnt.map_or(Duration::ZERO, |learnt| now.saturating_duration_since(learnt));
         *self = self.at(now);
         self.learnt = Some(now);
@@ -77,12 +79,12 @@ impl Pace {
     }
 
     /// What is left of it at `now`.
-    pub(super) fn at(mut self, now: Instant) -> Self {
+    pub fn at(mut self, now: Instant) -> Self {
         let Some(learnt) = self.learnt else { return self };
         let kept = halved(now.saturating_duration_since(learnt), HALF_LIFE);
         let fade = |value: &mut f64, to: f64| *value = to + (*value - to) * kept;
-        fade(&mut self.stretch, 1.0);
-        fade(&mut self.drain, 1.0);
+        fade(&mut self.factor, 1.0);
+        fade(&mut self.service_rate, 1.0);
         fade(&mut self.ratio, 1.0);
         fade(&mut self.deviation, 0.1);
         self.learnt = Some(now);
@@ -90,18 +92,18 @@ impl Pace {
     }
 
     /// Wall seconds for a CPU second of a batch.
-    pub(super) fn stretch(&self) -> f64 {
-        self.stretch
+    pub fn factor(&self) -> f64 {
+        self.factor
     }
 
     /// Wall seconds for a second that a row was charged with.
-    pub(super) fn drain(&self) -> f64 {
-        self.drain
+    pub fn service_rate(&self) -> f64 {
+        self.service_rate
     }
 
     /// How much longer than predicted a row may take and its promise still be kept, as a share of what
     /// was predicted.
-    pub(super) fn margin(&self) -> f64 {
+    pub fn margin(&self) -> f64 {
         ((self.ratio - 1.0).max(0.0) + DEVIATIONS * self.deviation).clamp(CLOSEST, WIDEST)
     }
 }
@@ -125,24 +127,24 @@ mod tests {
 
     #[test]
     fn a_throttled_machine_is_noticed_within_tens_of_batches_and_forgotten_when_idle() {
-        let (mut pace, now) = (Pace::new(), Instant::now());
-        (0..40).for_each(|_| pace.ran(now, 0.004, 0.001, 0.002));
-        assert!((3.8..=4.0).contains(&pace.stretch()), "{pace:?}");
-        assert!((1.9..=2.0).contains(&pace.drain()), "{pace:?}");
-        let later = pace.at(now + 4 * HALF_LIFE);
-        assert!((1.0..1.25).contains(&later.stretch()), "{later:?}");
+        let (mut slowdown, now) = (Slowdown::default(), Instant::now());
+        (0..40).for_each(|_| slowdown.ran(now, 0.004, 0.001, 0.002));
+        assert!((3.8..=4.0).contains(&slowdown.factor()), "{slowdown:?}");
+        assert!((1.9..=2.0).contains(&slowdown.service_rate()), "{slowdown:?}");
+        let later = slowdown.at(now + 4 * HALF_LIFE);
+        assert!((1.0..1.25).contains(&later.factor()), "{later:?}");
     }
 
     #[test]
     fn one_interrupted_batch_changes_little() {
-        let mut pace = Pace::new();
-        pace.ran(Instant::now(), 10.0, 0.001, 0.001);
-        assert!(pace.stretch() < 2.0, "{pace:?}");
+        let mut slowdown = Slowdown::default();
+        slowdown.ran(Instant::now(), 10.0, 0.001, 0.001);
+        assert!(slowdown.factor() < 2.0, "{slowdown:?}");
     }
 
     #[test]
     fn promises_leave_room_for_what_forecasts_missed() {
-        let (mut steady, mut wild, mut now) = (Pace::new(), Pace::new(), Instant::now());
+        let (mut steady, mut wild, mut now) = (Slowdown::default(), Slowdown::default(), Instant::now());
         for i in 0..500 {
             now += Duration::from_millis(50);
             steady.kept(now, 0.1, 0.1);
@@ -156,12 +158,12 @@ mod tests {
 
     #[test]
     fn a_bad_moment_is_not_forgotten_for_the_many_good_answers_after_it() {
-        let (mut pace, now) = (Pace::new(), Instant::now());
-        (0..20).for_each(|_| pace.kept(now, 0.1, 0.3));
-        let alarmed = pace.margin();
-        assert!(alarmed > 1.5, "{pace:?}");
-        (0..10_000).for_each(|i| pace.kept(now + Duration::from_micros(i), 0.1, 0.1));
-        assert!(pace.margin() > 0.8 * (alarmed - 1.0), "{pace:?}");
-        assert!(pace.at(now + 10 * CALMING).margin() < 0.6);
+        let (mut slowdown, now) = (Slowdown::default(), Instant::now());
+        (0..20).for_each(|_| slowdown.kept(now, 0.1, 0.3));
+        let alarmed = slowdown.margin();
+        assert!(alarmed > 1.5, "{slowdown:?}");
+        (0..10_000).for_each(|i| slowdown.kept(now + Duration::from_micros(i), 0.1, 0.1));
+        assert!(slowdown.margin() > 0.8 * (alarmed - 1.0), "{slowdown:?}");
+        assert!(slowdown.at(now + 10 * CALMING).margin() < 0.6);
     }
 }

@@ -21,24 +21,24 @@ fn bucket(epoch: Instant) -> BucketView {
     }
 }
 
-fn ask(rule: Rule, now: Instant, workers: usize, buckets: &[BucketView]) -> Decision {
-    decide(rule, &View { now, workers, buckets })
+fn ask(now: Instant, workers: usize, buckets: &[BucketView]) -> Decision {
+    MeasuredPolicy.decide(&View { now, workers, buckets })
 }
 
 fn measured(now: Instant, buckets: &[BucketView]) -> Decision {
-    ask(Rule::Measured, now, 1, buckets)
+    ask(now, 1, buckets)
 }
 
 #[test]
 fn workers_share_a_short_queue_and_fill_their_batches_from_a_long_one() {
     let epoch = Instant::now();
     let burst = [BucketView { queued: 6, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Measured, epoch, 2, &burst), Decision::Run { bucket: 0, rows: 3 });
-    assert_eq!(ask(Rule::Measured, epoch, 1, &burst), Decision::Run { bucket: 0, rows: 6 });
+    assert_eq!(ask(epoch, 2, &burst), Decision::Run { bucket: 0, rows: 3 });
+    assert_eq!(ask(epoch, 1, &burst), Decision::Run { bucket: 0, rows: 6 });
     let beside_others = [burst[0], BucketView { queued: 9, due: epoch + 200 * MS, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Measured, epoch, 2, &beside_others), Decision::Run { bucket: 0, rows: 6 });
+    assert_eq!(ask(epoch, 2, &beside_others), Decision::Run { bucket: 0, rows: 6 });
     let flood = [BucketView { queued: 500, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Measured, epoch, 4, &flood), Decision::Run { bucket: 0, rows: 8 });
+    assert_eq!(ask(epoch, 4, &flood), Decision::Run { bucket: 0, rows: 8 });
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn nobody_waits_for_company_that_saves_next_to_nothing() {
         measured(epoch, &[BucketView { curve, balance: Balance::Cheap, ..bucket(epoch) }])
     };
     assert_eq!(with(39 * MS), Decision::Run { bucket: 0, rows: 1 });
-    assert!(matches!(with(36 * MS), Decision::Hold { .. }));
+    assert!(matches!(with(36 * MS), Decision::Linger { .. }));
 }
 
 #[test]
@@ -88,10 +88,10 @@ fn who_pays_less_waits_for_company_that_is_expected_in_time() {
     };
     let run = Decision::Run { bucket: 0, rows: 1 };
     assert_eq!(with(Balance::Fast, MS), run);
-    assert_eq!(with(Balance::Balanced, MS / 2), Decision::Hold { until: epoch + 3 * MS / 2 });
+    assert_eq!(with(Balance::Balanced, MS / 2), Decision::Linger { until: epoch + 3 * MS / 2 });
     assert_eq!(with(Balance::Balanced, 2 * MS), run, "nobody would come");
-    assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Hold { until: epoch + 6 * MS }, "three of these");
-    assert_eq!(with(Balance::Cheap, 20 * MS), Decision::Hold { until: epoch + 5 * MS }, "room for one");
+    assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Linger { until: epoch + 6 * MS }, "three of these");
+    assert_eq!(with(Balance::Cheap, 20 * MS), Decision::Linger { until: epoch + 5 * MS }, "room for one");
     assert_eq!(with(Balance::Cheap, 30 * MS), run);
     let unknown = BucketView { balance: Balance::Cheap, arriving: None, ..bucket(epoch) };
     assert_eq!(measured(epoch, &[unknown]), run, "nobody is expected");
@@ -110,19 +110,6 @@ fn nobody_waits_behind_those_who_are_held() {
     let batch = BucketView { class: Class::Batch, ..bucket(epoch) };
     assert_eq!(measured(epoch, &[held, bucket(epoch)]), Decision::Run { bucket: 1, rows: 1 });
     assert_eq!(measured(epoch, &[held, batch]), Decision::Run { bucket: 1, rows: 1 });
-}
-
-#[test]
-fn the_rules_of_others_do_what_they_say() {
-    let epoch = Instant::now();
-    let some = [BucketView { queued: 40, ..bucket(epoch) }];
-    assert_eq!(ask(Rule::Single, epoch, 1, &some), Decision::Run { bucket: 0, rows: 1 });
-    assert_eq!(ask(Rule::Drain, epoch, 4, &some), Decision::Run { bucket: 0, rows: 32 });
-    let window = Rule::Window { rows: 16, wait: 5 * MS };
-    assert_eq!(ask(window, epoch, 1, &some), Decision::Run { bucket: 0, rows: 16 });
-    let few = [BucketView { queued: 3, ..bucket(epoch) }];
-    assert_eq!(ask(window, epoch, 1, &few), Decision::Hold { until: epoch + 5 * MS });
-    assert_eq!(ask(window, epoch + 5 * MS, 1, &few), Decision::Run { bucket: 0, rows: 3 });
 }
 
 fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
@@ -154,22 +141,18 @@ proptest! {
         view.iter_mut().for_each(|bucket| bucket.balance = Balance::Fast);
         let now = view.first().map_or_else(Instant::now, |bucket| bucket.since);
         let work = view.iter().any(|bucket| bucket.queued > 0);
-        let decision = ask(Rule::Measured, now, workers, &view);
+        let decision = ask(now, workers, &view);
         prop_assert_eq!(matches!(decision, Decision::Run { .. }), work);
         prop_assert_eq!(decision == Decision::Rest, !work);
     }
 
     #[test]
     fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, workers in 1usize..9, view in buckets(Instant::now())) {
-        for rule in [Rule::Measured, Rule::Single, Rule::Drain, Rule::Window { rows: 16, wait: 5 * MS }] {
-            if let Decision::Run { bucket, rows } = ask(rule, epoch + MS * later, workers, &view) {
-                prop_assert!(rows >= 1);
-                prop_assert!(rows <= view[bucket].max_rows);
-                prop_assert!(rows <= view[bucket].queued);
-                if rule == Rule::Measured {
-                    prop_assert!(rows <= view[bucket].curve.best.max(1));
-                }
-            }
+        if let Decision::Run { bucket, rows } = ask(epoch + MS * later, workers, &view) {
+            prop_assert!(rows >= 1);
+            prop_assert!(rows <= view[bucket].max_rows);
+            prop_assert!(rows <= view[bucket].queued);
+            prop_assert!(rows <= view[bucket].curve.best.max(1));
         }
     }
 
@@ -180,10 +163,10 @@ proptest! {
             let class = class_of(&view[bucket], now);
             let others = view.iter().filter(|other| other.queued > 0 && class_of(other, now) == class);
             for other in others.filter(|other| other.due < view[bucket].due) {
-                prop_assert!(hold(Rule::Measured, other, now).is_some(), "only who agreed to wait is passed");
+                prop_assert!(lingers(other, now).is_some(), "only who agreed to wait is passed");
             }
             let first_class = |other: &BucketView| class_of(other, now) == Class::Interactive;
-            let ready = |other: &BucketView| other.queued > 0 && hold(Rule::Measured, other, now).is_none();
+            let ready = |other: &BucketView| other.queued > 0 && lingers(other, now).is_none();
             if class == Class::Batch {
                 prop_assert!(!view.iter().any(|other| first_class(other) && ready(other)));
             }
@@ -193,7 +176,7 @@ proptest! {
     #[test]
     fn nobody_is_held_beyond_what_they_agreed_to(epoch in Just(Instant::now()), later in 0u32..400, view in buckets(Instant::now())) {
         let now = epoch + MS * later;
-        if let Decision::Hold { until } = measured(now, &view) {
+        if let Decision::Linger { until } = measured(now, &view) {
             prop_assert!(until > now);
             for bucket in view.iter().filter(|bucket| bucket.queued > 0) {
                 prop_assert!(bucket.balance != Balance::Fast);
