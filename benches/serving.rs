@@ -27,7 +27,7 @@ use lepton::{
     config::Config,
     pool::Loaded,
     repository,
-    task::{Input, TaskOptions},
+    tasks::{Input, TaskOptions},
     tensor::Tensor,
 };
 
@@ -53,8 +53,8 @@ fn main() -> Result<(), Failure> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for workers in [1, 2] {
-        measure(&Work::picture()?, &Input::Image(portrait(250)?), workers)?;
-        measure(&Work::sentence(), &Input::Text(SENTENCE.to_owned()), workers)?;
+        measure(&Work::picture()?, &Input::image(portrait(250)?), workers)?;
+        measure(&Work::sentence(), &Input::text(SENTENCE), workers)?;
     }
     Ok(())
 }
@@ -98,12 +98,12 @@ fn measure(work: &Work, input: &Input, workers: usize) -> Result<(), Failure> {
 
 /// One turn of the bare loop: what a worker does, and nothing else.
 fn turn(loaded: &Loaded, session: &mut dyn lepton::engine::Session, input: Input) -> Result<(), Failure> {
-    let prepared = loaded.task.prepare(input)?;
+    let prepared = loaded.task.preprocess(input)?;
     let batch: Result<Vec<Tensor>, _> =
         prepared.row.iter().map(|tensor| Tensor::stack([tensor].into_iter())).collect();
     let outputs = session.run(batch?)?;
     let row: Result<Vec<Vec<Tensor>>, _> = outputs.iter().map(|output| output.split(1)).collect();
-    let answer = loaded.task.answer(row?.into_iter().flatten().collect(), &prepared.frame)?;
+    let answer = loaded.task.postprocess(row?.into_iter().flatten().collect(), &prepared.context)?;
     std::hint::black_box(answer);
     Ok(())
 }

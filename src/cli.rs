@@ -24,10 +24,12 @@ use crate::{
         Workers,
     },
     cores,
+    manifest::ModelName,
     metrics::Metrics,
+    pipelines::{self, Pipelines},
     pool::{Declared, ModelPool, PoolOptions},
     repository::Repository,
-    task::TaskOptions,
+    tasks::{Descriptor, TaskOptions},
 };
 
 /// Serves neural networks over HTTP from CPU cores.
@@ -227,6 +229,14 @@ fn workers(config: &Config) -> usize {
 /// The folder of models, of which nothing is loaded yet.
 fn repository(config: &Config) -> Repository {
     Repository::new(&config.models.dir, TaskOptions::from(&config.limits))
+}
+
+/// Finds the pipelines in the folder of models, and holds them to the models that were found.
+fn find_pipelines(
+    config: &Config,
+    task: impl Fn(&ModelName) -> Option<Option<&'static Descriptor>>,
+) -> Result<Pipelines> {
+    Ok(Pipelines::new(pipelines::scan(&config.models.dir)?, task)?)
 }
 
 /// Starts the worker threads, which load what was found.

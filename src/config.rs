@@ -23,7 +23,7 @@ pub use self::{
         Config, LimitsConfig, LimitsSection, LogConfig, LogSection, ModelsConfig, ModelsSection, Options,
         PoolConfig, PoolSection, SETTINGS, ServerConfig, ServerSection, Setting,
     },
-    units::{ByteSize, LogFormat, LogPeer, OnFailure, OptionalModel, Time, Workers},
+    units::{ByteSize, LogFormat, LogPeer, OnFailure, Time, Workers},
 };
 
 /// The file that is read where none is named, if it exists.

@@ -6,7 +6,9 @@
 //! - [`server`]: a listener, a router and a stop that loses nothing.
 //! - [`http`]: the only room that knows HTTP.
 //! - [`pool`]: the heart: admission, lanes, batches, worker threads.
-//! - [`task`]: what a network is for; pure functions of inputs and tensors.
+//! - [`api`]: answers as callers read them, whatever carries them.
+//! - [`pipelines`]: a detector and readers of what it finds, under one promise.
+//! - [`tasks`]: what a network is for; pure functions of inputs and tensors.
 //! - [`engine`]: what runs a network.
 //! - [`image`], [`text`], [`tensor`]: bytes to pixels, text to ids, numbers in shapes.
 //! - [`repository`] and [`manifest`]: model folders on disk.
@@ -15,6 +17,7 @@
 //! Imports run downwards only; `tests/it/architecture.rs` holds this.
 
 mod allocator;
+mod api;
 pub mod cli;
 pub mod config;
 pub mod cores;
@@ -23,11 +26,12 @@ pub mod http;
 pub mod image;
 pub mod manifest;
 pub mod metrics;
+pub mod pipelines;
 pub mod pool;
 pub mod random;
 pub mod repository;
 pub mod server;
-pub mod task;
+pub mod tasks;
 pub mod text;
 
 pub use lepton_engine::{self as engine, tensor};

@@ -1,9 +1,7 @@
-//! `model.toml`, typed: what a model folder says about its network.
+//! What a model folder says of its network, typed: names, versions, and the values that several sections share.
 //!
-//! Plain data. Unknown keys are errors; the task is an externally tagged table, so that a typo is
-//! reported at its own line.
+//! Plain data. Unknown keys are errors. Each task has its own section beside it, in `tasks`.
 
-mod detection;
 mod id;
 mod labels;
 mod language;
@@ -12,7 +10,7 @@ mod text;
 mod truncation;
 mod vision;
 
-use std::{borrow::Cow, path::Path};
+use std::borrow::Cow;
 
 pub use lepton_engine::Asked;
 use serde::{Deserialize, Serialize};
@@ -20,64 +18,14 @@ use serde::{Deserialize, Serialize};
 pub use lepton_scheduler::balance::Balance;
 
 pub use self::{
-    detection::{FaceDetectionSpec, GridSpec, SceneInputSpec},
     id::ModelId,
     labels::Labels,
     language::Language,
     scores::Scores,
-    text::{TextClassificationSpec, WordPieceSpec},
+    text::WordPieceSpec,
     truncation::TruncationSide,
-    vision::{Color, Filter, Fit, ImageClassificationSpec, ImageInputSpec, Layout, Resampling},
+    vision::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling, SceneInputSpec},
 };
-
-/// One model folder's `model.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// What the model is for, in one line.
-    #[serde(default)]
-    pub description: String,
-    /// Under which terms the network may be used.
-    #[serde(default)]
-    pub licence: String,
-    /// What the factors of its products may be rounded to.
-    #[serde(default)]
-    pub precision: Asked,
-    /// What the network is for.
-    pub task: TaskSpec,
-    /// How its rows may be batched.
-    #[serde(default)]
-    pub batch: BatchSpec,
-}
-
-impl Manifest {
-    /// Reads the text of a `model.toml`; an error points at its line.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
-    }
-}
-
-/// What a network is for: a variant per task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TaskSpec {
-    ImageClassification(ImageClassificationSpec),
-    FaceDetection(FaceDetectionSpec),
-    TextClassification(TextClassificationSpec),
-}
-
-impl TaskSpec {
-    /// The files besides the network that the task reads, relative to the model's folder.
-    pub fn files(&self) -> Vec<&Path> {
-        match self {
-            Self::ImageClassification(spec) => spec.labels.file().into_iter().collect(),
-            Self::FaceDetection(spec) => spec.labels.file().into_iter().collect(),
-            Self::TextClassification(spec) => {
-                spec.labels.file().into_iter().chain([spec.tokenizer.as_path()]).collect()
-            }
-        }
-    }
-}
 
 /// How rows may be batched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +49,7 @@ fn one_row() -> usize {
     1
 }
 
-fn one() -> f32 {
+pub(crate) fn one() -> f32 {
     1.0
 }
 
@@ -194,42 +142,6 @@ impl std::fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SENTIMENT: &str = r#"
-        description = "English sentiment"
-        [task.text-classification]
-        tokenizer = "tokenizer.json"
-        max_tokens = 256
-        ids = "ids"
-        [batch]
-        max_rows = 32
-    "#;
-
-    #[test]
-    fn what_is_left_out_has_its_default() {
-        let manifest = Manifest::parse(SENTIMENT).unwrap();
-        assert_eq!(manifest.batch, BatchSpec { max_rows: 32, balance: Balance::Fast });
-        assert_eq!((manifest.licence.as_str(), manifest.precision), ("", Asked::Auto));
-        let TaskSpec::TextClassification(spec) = &manifest.task else { panic!("{manifest:?}") };
-        assert_eq!(spec.labels, Labels::File("labels.txt".into()));
-        assert_eq!((spec.temperature, spec.pad_id, spec.mask.as_deref()), (1.0, 0, None));
-        assert_eq!(manifest.task.files(), [Path::new("labels.txt"), Path::new("tokenizer.json")]);
-    }
-
-    #[test]
-    fn a_typo_is_reported_at_its_own_line_with_what_is_allowed() {
-        let error = Manifest::parse(&SENTIMENT.replace("max_tokens", "max_token")).unwrap_err();
-        assert!(error.contains("line 5"), "{error}");
-        assert!(error.contains("unknown field `max_token`, expected one of"), "{error}");
-        assert!(error.contains("^^^^^^^^^"), "{error}");
-    }
-
-    #[test]
-    fn an_unknown_task_is_refused_with_those_that_exist() {
-        let error =
-            Manifest::parse(&SENTIMENT.replace("text-classification", "text-generation")).unwrap_err();
-        assert!(error.contains("`image-classification`"), "{error}");
-    }
 
     #[test]
     fn a_name_that_could_be_a_path_is_refused() {

@@ -13,6 +13,7 @@
 
 mod folder;
 mod hugging_face;
+mod manifest;
 mod networks;
 mod precision;
 mod trial;
@@ -25,16 +26,18 @@ use std::{
 
 use thiserror::Error;
 
+pub use self::manifest::Manifest;
 use self::{folder::Folder, precision::Wanted};
 use crate::{
     engine::{
-        Engine,
+        Ending, Engine,
         kernels::{Form, Precision},
         tract::TractEngine,
     },
-    manifest::{BatchSpec, Manifest, ModelName, TaskSpec, Version},
+    manifest::{Asked, BatchSpec, ModelName, Version},
+    pipelines,
     pool::{Declared, Loaded},
-    task::{self, SpecError, TaskOptions},
+    tasks::{BuildContext, Descriptor, SpecError, TaskOptions},
 };
 
 const MANIFEST: &str = "model.toml";
@@ -159,6 +162,9 @@ fn find(
     options: TaskOptions,
 ) -> Result<Option<Found>, String> {
     let folder = Folder::open(root, name)?;
+    if folder.has(Path::new(pipelines::FILE)) {
+        return Ok(None);
+    }
     let Some(source) = Source::find(&folder)? else {
         tracing::warn!(
             folder = name,
@@ -184,6 +190,7 @@ fn find(
         description: about.description,
         licence: about.licence,
         batch: about.batch,
+        task: Some(about.task),
         load: Box::new(move || load(&folder, &network, &source, options)),
     };
     Ok(Some(Found { declared, network_bytes, files_bytes }))
@@ -199,25 +206,32 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
             .map_err(|error| format!("{}: {error}", network.display()))
     };
     let exact = engine(Form::best(Precision::F32))?;
-    let (mut manifest, file, agreement) = match source {
-        Source::Manifest(manifest) => ((**manifest).clone(), Some(MANIFEST), precision::CLOSE),
-        Source::HuggingFace(description) => (description.manifest(exact.signature())?, None, precision::SAME),
+    let described;
+    let (spec, asked, file, agreement) = match source {
+        Source::Manifest(manifest) => (&*manifest.task, manifest.precision, Some(MANIFEST), precision::CLOSE),
+        Source::HuggingFace(description) => {
+            described = description.spec(exact.signature())?;
+            (&*described, Asked::default(), None, precision::SAME)
+        }
     };
-    for file in manifest.task.files() {
+    for file in spec.files() {
         folder.check(file, MAX_TASK_FILE)?;
     }
-    task::settle(&mut manifest.task, &exact);
-    let task = task::build(&manifest.task, folder.path(), exact.signature(), options).map_err(|error| {
-        let misfit = matches!(error, SpecError::Misfit(_));
-        file.filter(|_| misfit).map_or_else(|| error.to_string(), |file| format!("{file}: {error}"))
-    })?;
+    let signature = exact.signature();
+    let endings: Vec<Ending> = (0..signature.outputs.len()).map(|output| exact.ending(output)).collect();
+    let task = spec
+        .build(&BuildContext { dir: folder.path(), signature, endings: &endings, options })
+        .map_err(|error| {
+            let misfit = matches!(error, SpecError::Misfit(_));
+            file.filter(|_| misfit).map_or_else(|| error.to_string(), |file| format!("{file}: {error}"))
+        })?;
     trial::answer(&*task, &exact)?;
     if matches!(source, Source::HuggingFace(_)) {
         trial::padding(&*task, &exact)?;
     }
     let form = Form::best(Precision::Bf16);
     let load = |form| engine(Some(form));
-    let wanted = Wanted { asked: manifest.precision, agreement };
+    let wanted = Wanted { asked, agreement };
     let (engine, chosen) = precision::choose(wanted, &*task, exact, form, load)?;
     Ok(Loaded { engine: Arc::new(engine), task, precision: Some(chosen) })
 }
@@ -234,6 +248,7 @@ struct About {
     description: String,
     licence: String,
     batch: BatchSpec,
+    task: &'static Descriptor,
 }
 
 impl Source {
@@ -241,14 +256,6 @@ impl Source {
         if folder.has(Path::new(MANIFEST)) {
             let text = folder.read_text(Path::new(MANIFEST), MAX_MANIFEST)?;
             let manifest = Manifest::parse(&text).map_err(|reason| format!("{MANIFEST}: {reason}"))?;
-            if manifest.batch.max_rows == 0 {
-                return Err(format!("{MANIFEST}: batch.max_rows is 0; allowed is 1 and more"));
-            }
-            if matches!(manifest.task, TaskSpec::FaceDetection(_)) && manifest.batch.max_rows > 1 {
-                // A batch would hold that many decoded pictures at once, and gain nothing by it.
-                let max_rows = manifest.batch.max_rows;
-                return Err(format!("{MANIFEST}: batch.max_rows is {max_rows}; a detector allows 1"));
-            }
             return Ok(Some(Self::Manifest(Box::new(manifest))));
         }
         if folder.has(Path::new(hugging_face::CONFIG)) {
@@ -270,11 +277,13 @@ impl Source {
                 description: manifest.description.clone(),
                 licence: manifest.licence.clone(),
                 batch: manifest.batch.clone(),
+                task: manifest.task.descriptor(),
             },
             Self::HuggingFace(description) => About {
                 description: description.summary(),
                 licence: String::new(),
                 batch: description.batch(),
+                task: description.descriptor(),
             },
         }
     }

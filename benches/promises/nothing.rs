@@ -7,8 +7,9 @@ use lepton::{
     error::Error,
     manifest::{BatchSpec, Version},
     pool::{Declared, Loaded},
-    task::{
-        Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Task, Truncated, Weight,
+    tasks::{
+        About, Answer, Context, Descriptor, Input, Output, Prepared, ProfileInput, Ranked, RequestSize,
+        Scored, ShapeClass, Supported, Task, Truncated, descriptor_of,
     },
     tensor::{DType, Data, Tensor, Tensors},
 };
@@ -23,15 +24,16 @@ pub(crate) fn declared() -> Result<Declared, Failure> {
         shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(1)],
     };
     let signature = Signature { inputs: vec![port("in")], outputs: vec![port("out")] };
-    let row = Tensor::new(vec![1], Data::F32(vec![1.0]))?;
+    let (descriptor, row) = (texts()?, Tensor::new(vec![1], Data::F32(vec![1.0]))?);
     Ok(Declared {
         name: "sentiment".parse()?,
         version: Version(1),
         description: "does nothing".to_owned(),
         licence: "MIT".to_owned(),
         batch: BatchSpec::default(),
+        task: Some(descriptor),
         load: Box::new(move || {
-            let task = Echo { row, labels: vec!["positive".into(), "negative".into()] };
+            let task = Echo { descriptor, row, labels: vec!["positive".into(), "negative".into()] };
             Ok(Loaded { engine: Arc::new(Nothing(signature)), task: Arc::new(task), precision: None })
         }),
     })
@@ -57,43 +59,44 @@ impl Session for Same {
     }
 }
 
+/// The task whose place this one takes.
+fn texts() -> Result<&'static Descriptor, Failure> {
+    descriptor_of("text-classification").ok_or_else(|| "there is no such task".into())
+}
+
 /// Answers every text with the same scores.
 struct Echo {
+    descriptor: &'static Descriptor,
     row: Tensor,
     labels: Vec<Arc<str>>,
 }
 
 impl Task for Echo {
-    fn kind(&self) -> &'static str {
-        "text-classification"
+    fn descriptor(&self) -> &'static Descriptor {
+        self.descriptor
     }
 
     fn labels(&self) -> &[Arc<str>] {
         &self.labels
     }
 
-    fn bucket(&self, _: Weight) -> Bucket {
-        Bucket::Sure(0)
+    fn shape_class(&self, _: &RequestSize) -> ShapeClass {
+        ShapeClass::Known(0)
     }
 
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let frame =
-            Frame::Text { tokens: input.n_bytes(), truncated: Truncated::No, supported: Supported::Unsaid };
-        Ok(Prepared { row: vec![self.row.clone()], bucket: 0, frame })
+    fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        let (tokens, truncated, supported) = (input.n_bytes(), Truncated::No, Supported::Unsaid);
+        let about = About::Text { tokens, truncated, supported };
+        Ok(Prepared::new(vec![self.row.clone()], 0, Context::new(about)))
     }
 
-    fn answer(&self, _: Tensors, frame: &Frame) -> Result<Answer, Error> {
+    fn postprocess(&self, _: Tensors, context: &Context) -> Result<Answer, Error> {
         let scored = |label: &Arc<str>| Scored::new(Arc::clone(label), 0.5);
         let scores = Ranked::from(self.labels.iter().map(scored).collect::<Vec<_>>());
-        match *frame {
-            Frame::Text { tokens, truncated, supported } => {
-                Ok(Answer::Text { tokens, truncated, supported, scores })
-            }
-            _ => Err(Error::Internal("an image's frame for a text".to_owned())),
-        }
+        Ok(Answer { output: Output::Classes(scores), about: *context.get()? })
     }
 
-    fn samples(&self) -> Vec<Sample> {
-        vec![Sample { bucket: 0, row: vec![self.row.clone()] }]
+    fn profile_inputs(&self) -> Vec<ProfileInput> {
+        vec![ProfileInput { shape: 0, row: vec![self.row.clone()] }]
     }
 }

@@ -35,7 +35,7 @@ use lepton::{
     metrics::Metrics,
     pool::{Claim, Class, Model, ModelPool, PoolOptions, Reply},
     repository,
-    task::{Input, Look, TaskOptions},
+    tasks::{Input, TaskOptions},
 };
 
 use self::{picture::portrait, rules::Rule};
@@ -109,7 +109,7 @@ impl Contender {
         let claim = Claim {
             arrived,
             deadline,
-            weight: input.weight(),
+            size: input.size(),
             after: Duration::ZERO,
             class: Class::Interactive,
             balance: self.balance,
@@ -121,12 +121,11 @@ impl Contender {
 
 fn inputs(network: &str) -> Result<Arc<[Input]>, Failure> {
     Ok(match network {
-        "face" => [Input::Image(portrait(250)?)].into(),
-        "face-detector" => [Input::Image(portrait(250)?).looked_at(Look::default())].into(),
+        "face" | "face-detector" => [Input::image(portrait(250)?)].into(),
         _ => {
             // Dealt like cards, so that long and short ones come mixed.
             let order = (0..texts::TEXTS.len()).map(|i| i * 17 % texts::TEXTS.len());
-            order.map(|i| Input::Text(texts::TEXTS[i].to_owned())).collect()
+            order.map(|i| Input::text(texts::TEXTS[i])).collect()
         }
     })
 }

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, thread};
 use lepton::{
     config::Config,
     http::AppState,
+    manifest::ModelName,
     metrics::Metrics,
+    pipelines::{self, Pipelines},
     pool::{Declared, ModelPool, PoolOptions, before_parking},
     server::Server,
 };
@@ -43,7 +45,15 @@ impl Served {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
                 pool.ready().await.map_err(|(id, reason)| format!("{id}: {reason}"))?;
                 ready.send(listener.local_addr()?)?;
-                let server = Server::new(AppState::new(config, Arc::new(pool), Arc::new(metrics)));
+                // Other folders of models have none.
+                let models = pool.models();
+                let tasks: Vec<_> =
+                    models.iter().map(|model| (model.name().clone(), model.descriptor())).collect();
+                let task =
+                    |name: &ModelName| tasks.iter().find(|(other, _)| other == name).map(|(_, task)| *task);
+                let pipelines =
+                    Pipelines::new(pipelines::scan(&config.models.dir)?, task).unwrap_or_default();
+                let server = Server::new(AppState::new(config, Arc::new(pool), pipelines, Arc::new(metrics)));
                 let until = async {
                     let _told = stopped.await;
                 };

@@ -15,9 +15,10 @@ use lepton::{
     config::Config,
     http::{AppState, Routes},
     metrics::Metrics,
+    pipelines::Pipelines,
     pool::{ModelPool, PoolOptions},
     repository,
-    task::TaskOptions,
+    tasks::TaskOptions,
 };
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -71,7 +72,7 @@ pub fn state(runtime: &Runtime, config: Config) -> AppState {
     let options = PoolOptions { workers: 1, queue_rows: 4096, queue_bytes: 64 << 20 };
     let pool = Arc::new(ModelPool::start(&options, declared, &metrics).expect("a worker thread"));
     runtime.block_on(pool.ready()).expect("models that load");
-    AppState::new(config, pool, metrics)
+    AppState::new(config, pool, Pipelines::default(), metrics)
 }
 
 /// The folder of the shipped models.

@@ -103,6 +103,7 @@ impl Catalog {
             description: String::new(),
             licence: String::new(),
             batch: BatchSpec::default(),
+            task: None,
             load: Box::new(move || Err(reason)),
         })
     }

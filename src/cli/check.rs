@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    logging,
+    find_pipelines, logging,
     rehearsal::{self, Extent, Failure, Loadable},
     repository,
 };
@@ -17,6 +17,7 @@ use crate::{
     config::{ByteSize, Config, ModelsConfig, Workers},
     cores,
     engine::{KernelUse, Port},
+    pipelines::Pipeline,
     pool::{self, Best, LoadModel, Measured, Survey},
     repository::{Found, RepositoryError},
 };
@@ -32,6 +33,10 @@ pub(super) fn check(config: &Config) -> Result<()> {
     writeln!(out, "{settings}{workers}").context("cannot print the settings")?;
 
     let found = repository(config).scan()?;
+    let pipelines = find_pipelines(config, |name| {
+        let found = found.iter().flatten().find(|found| found.declared.name == *name);
+        found.map(|found| found.declared.task)
+    })?;
     let n_models = found.len();
     let mut table = Table::new(["model", "version", "task", "labels", "network", "loaded in", "per row"]);
     let (mut failures, mut names) = (Vec::new(), Vec::new());
@@ -64,6 +69,11 @@ pub(super) fn check(config: &Config) -> Result<()> {
             }
         }
     }
+    for Pipeline { name, spec } in pipelines.iter() {
+        let readers: Vec<&str> = spec.readers.iter().map(|reader| reader.model.as_str()).collect();
+        names.push(name.to_string());
+        table.note(format!("pipeline {name}: {}, then {}", spec.detector, readers.join(", ")));
+    }
     write!(out, "{table}").context("cannot print the models")?;
     let missing = missing(&config.models, &names);
     missing.iter().for_each(|missing| logging::say(missing));
@@ -79,17 +89,14 @@ pub(super) fn check(config: &Config) -> Result<()> {
 /// The settings that name a model that is not there. Without the models that ship, nobody misses them.
 fn missing(models: &ModelsConfig, names: &[String]) -> Vec<String> {
     let default = Config::default().models;
-    let detector = |models: &ModelsConfig| models.detector.0.as_ref().map(ToString::to_string);
     let settings = [
-        ("models.vision", Some(models.vision.to_string()), Some(default.vision.to_string())),
-        ("models.sentiment", Some(models.sentiment.to_string()), Some(default.sentiment.to_string())),
-        ("models.detector", detector(models), detector(&default)),
+        ("models.vision", &models.vision, &default.vision),
+        ("models.sentiment", &models.sentiment, &default.sentiment),
     ];
     let missing = settings.into_iter().filter(|(_, name, default)| name != default);
-    let missing = missing.filter_map(|(setting, name, _)| name.map(|name| (setting, name)));
-    let missing = missing.filter(|(_, name)| !names.contains(name));
+    let missing = missing.filter(|(_, name, _)| !names.iter().any(|known| known == name.as_str()));
     missing
-        .map(|(setting, name)| {
+        .map(|(setting, name, _)| {
             format!("{setting} is {name}, and there is no such model; the models are {}", names.join(", "))
         })
         .collect()
@@ -128,7 +135,7 @@ pub(super) fn measured(load: LoadModel, max_rows: usize, network_bytes: u64) -> 
     notes.extend(kernels(engine.kernels()));
     notes.extend(costs(&survey));
     let cells = vec![
-        task.kind().to_owned(),
+        task.descriptor().name.to_owned(),
         task.labels().len().to_string(),
         readable(ByteSize(network_bytes)),
         milliseconds(took),

@@ -17,17 +17,19 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use tokio::task::JoinHandle;
 
 use self::line::Line;
-use super::{logging, repository, start_pool};
+use super::{find_pipelines, logging, repository, start_pool};
 use crate::{
     config::{Config, LimitsConfig},
     error::{Amount, Error},
     manifest::ModelName,
     metrics::Metrics,
-    pool::{Claim, Class, Model, ModelPool, Reply},
-    repository::RepositoryError,
-    task::Input,
+    pipelines::{self, Scene, Stages},
+    pool::{Answered, Claim, Class, Model, ModelPool, Reply},
+    repository::{Found, RepositoryError},
+    tasks::{Input, Modality, Options, RequestSize},
 };
 
 /// Nobody waits behind these inputs, so none is late.
@@ -40,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Answers files without a server.
 #[derive(Debug, Args)]
 pub(super) struct Predict {
-    /// The model that answers, by its name
+    /// The model or pipeline that answers, by its name
     model: ModelName,
     /// Pictures, or files with a text per line; - is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -49,58 +51,92 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(self, config: &Config) -> Result<()> {
-        let (mut known, mut meant) = (Vec::new(), None);
-        for found in repository(config).scan()? {
+        let found = repository(config).scan()?;
+        let pipelines = find_pipelines(config, |name| {
+            let of = |found: &Result<Found, RepositoryError>| match found {
+                Ok(found) if found.declared.name == *name => Some(found.declared.task),
+                Err(RepositoryError::Model { name: broken, .. }) if broken == name.as_str() => Some(None),
+                _ => None,
+            };
+            found.iter().find_map(of)
+        })?;
+        let pipeline = pipelines.find(self.model.as_str()).map(|pipeline| &pipeline.spec);
+        let is_meant = |name: &str| match pipeline {
+            Some(spec) => spec.models().any(|model| model.as_str() == name),
+            None => self.model.as_str() == name,
+        };
+        let mut known: Vec<String> =
+            pipelines.iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
+        let mut models = Vec::new();
+        for found in found {
             // Those of no interest may be broken.
             let of = match &found {
-                Ok(found) => found.declared.name.as_str(),
-                Err(RepositoryError::Model { name, .. }) => name,
+                Ok(found) => found.declared.name.to_string(),
+                Err(RepositoryError::Model { name, .. }) => name.clone(),
                 Err(_) => continue,
             };
-            known.push(format!("`{of}`"));
-            if of == self.model.as_str() {
-                meant = Some(found);
+            if is_meant(&of) {
+                models.push(found?.declared);
             }
+            known.push(format!("`{of}`"));
         }
-        let Some(found) = meant else {
+        if models.is_empty() {
+            known.sort();
             bail!("no model is called `{}`; the models are {}", self.model, known.join(", "));
-        };
-        let pool = start_pool(config, vec![found?.declared], &Metrics::new())?;
+        }
+        let pool = start_pool(config, models, &Metrics::new())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .context("cannot start waiting for answers")?;
-        runtime.block_on(self.answer(config, &pool))
+        runtime.block_on(self.answer(config, Arc::new(pool), pipeline))
     }
 
-    async fn answer(self, config: &Config, pool: &ModelPool) -> Result<()> {
-        wait_until_ready(pool).await?;
-        let model = &pool.model(self.model.as_str(), None)?;
-        let form = match model.task().map_or("", |task| task.kind()) {
-            "image-classification" | "face-detection" => Form::Picture,
-            "text-classification" => Form::Lines,
-            other => bail!("the task {other:?} of `{}` cannot be answered from files", self.model),
+    async fn answer(
+        self,
+        config: &Config,
+        pool: Arc<ModelPool>,
+        pipeline: Option<&pipelines::PipelineSpec>,
+    ) -> Result<()> {
+        wait_until_ready(&pool).await?;
+        let target = match pipeline {
+            Some(spec) => Target::Pipeline(Arc::new(Stages::of(spec, &pool)?)),
+            None => Target::Model(pool.model(self.model.as_str(), None)?),
         };
-        let mut asked = Asked::new(pool, model);
+        let modality = target.modality();
+        let mut asked = Asked::new(config, pool, target);
         for file in &self.files {
             asked.show_at_once = file == Path::new("-") && io::stdin().is_terminal();
-            match form {
-                Form::Picture => {
+            match modality {
+                Some(Modality::Image) => {
                     let picture = read_picture(file, &config.limits);
-                    asked.ask(Origin { file: file.clone(), line: None }, picture.map(Input::Image)).await?;
+                    asked.ask(Origin { file: file.clone(), line: None }, picture.map(Input::image)).await?;
                 }
-                Form::Lines => asked.ask_lines(file, &config.limits).await?,
+                Some(Modality::Text) => asked.ask_lines(file, &config.limits).await?,
+                other => {
+                    let taken = other.map_or("", Modality::plural);
+                    bail!("`{}` takes {taken}, which cannot be read from files", self.model)
+                }
             }
         }
         asked.finish().await
     }
 }
 
-/// What a file holds.
-#[derive(Debug, Clone, Copy)]
-enum Form {
-    Picture,
-    Lines,
+/// What answers.
+enum Target {
+    Model(Arc<Model>),
+    Pipeline(Arc<Stages>),
+}
+
+impl Target {
+    fn modality(&self) -> Option<Modality> {
+        let first = match self {
+            Self::Model(model) => model,
+            Self::Pipeline(stages) => &stages.detector,
+        };
+        first.descriptor().map(|task| task.modality)
+    }
 }
 
 async fn wait_until_ready(pool: &ModelPool) -> Result<()> {
@@ -171,11 +207,26 @@ struct Origin {
     line: Option<usize>,
 }
 
+/// An answer that is on its way.
+enum Pending {
+    Model(Reply),
+    /// Runs by itself, so that its later stages do not wait until somebody looks.
+    Pipeline(JoinHandle<Result<Scene, Error>>),
+    Failed(Error),
+}
+
+/// An answer, or why there is none.
+enum Told {
+    Model(Answered),
+    Pipeline(Box<Scene>, Arc<Stages>),
+}
+
 /// Inputs that were asked and not answered yet, oldest first.
-struct Asked<'p> {
-    pool: &'p ModelPool,
-    model: &'p Arc<Model>,
-    waiting: VecDeque<(Origin, Result<Reply, Error>)>,
+struct Asked {
+    pool: Arc<ModelPool>,
+    target: Target,
+    queue_rows: usize,
+    waiting: VecDeque<(Origin, Pending)>,
     most_waiting: usize,
     /// Somebody types inputs and waits for each answer.
     show_at_once: bool,
@@ -184,13 +235,14 @@ struct Asked<'p> {
     n_failed: usize,
 }
 
-impl<'p> Asked<'p> {
-    fn new(pool: &'p ModelPool, model: &'p Arc<Model>) -> Self {
+impl Asked {
+    fn new(config: &Config, pool: Arc<ModelPool>, target: Target) -> Self {
         Self {
-            pool,
-            model,
-            waiting: VecDeque::new(),
             most_waiting: pool.workers() * AHEAD,
+            pool,
+            target,
+            queue_rows: config.pool.queue_rows,
+            waiting: VecDeque::new(),
             show_at_once: false,
             progress: Progress::start(),
             n_answered: 0,
@@ -207,7 +259,7 @@ impl<'p> Asked<'p> {
         for number in 1.. {
             match read_line(&mut *reader, limits) {
                 Ok(Some(Ok(text))) if text.trim().is_empty() => {}
-                Ok(Some(text)) => self.ask(origin(Some(number)), text.map(Input::Text)).await?,
+                Ok(Some(text)) => self.ask(origin(Some(number)), text.map(Input::text)).await?,
                 Ok(None) => break,
                 Err(error) => return self.ask(origin(Some(number)), Err(unreadable(&error))).await,
             }
@@ -217,49 +269,81 @@ impl<'p> Asked<'p> {
 
     /// Queues an input; prints older answers where the queue has no room.
     async fn ask(&mut self, origin: Origin, input: Result<Input, Error>) -> Result<()> {
-        let reply = match input {
+        let pending = match input {
             Ok(input) => self.submit(input).await?,
-            Err(error) => Err(error),
+            Err(error) => Pending::Failed(error),
         };
-        self.waiting.push_back((origin, reply));
+        self.waiting.push_back((origin, pending));
         while self.waiting.len() >= self.most_waiting || (self.show_at_once && !self.waiting.is_empty()) {
             self.print_oldest().await?;
         }
         Ok(())
     }
 
-    async fn submit(&mut self, input: Input) -> Result<Result<Reply, Error>> {
-        let claim = || Claim {
-            arrived: Instant::now(),
-            deadline: NO_DEADLINE,
-            weight: input.weight(),
-            after: Duration::ZERO,
-            class: Class::Interactive,
-            balance: self.model.balance(),
-        };
-        let slot = loop {
-            match self.pool.reserve(self.model, claim()) {
+    async fn submit(&mut self, input: Input) -> Result<Pending> {
+        loop {
+            let submitted = match &self.target {
+                Target::Model(model) => self.submit_to(model, &input),
+                Target::Pipeline(stages) => self.submit_through(stages, &input),
+            };
+            match submitted {
                 // Room comes back as the oldest are answered.
                 Err(Error::Overloaded { .. }) if !self.waiting.is_empty() => self.print_oldest().await?,
-                slot => break slot,
+                Err(error) => return Ok(Pending::Failed(error)),
+                Ok(pending) => return Ok(pending),
             }
+        }
+    }
+
+    fn submit_to(&self, model: &Arc<Model>, input: &Input) -> Result<Pending, Error> {
+        let claim = Claim {
+            arrived: Instant::now(),
+            deadline: NO_DEADLINE,
+            size: input.size(),
+            after: Duration::ZERO,
+            class: Class::Interactive,
+            balance: model.balance(),
         };
-        let replies = slot.and_then(|slot| slot.submit(vec![input]));
-        Ok(replies.and_then(|mut replies| {
-            replies.pop().ok_or_else(|| Error::Internal("an input got no reply".to_owned()))
-        }))
+        let mut replies = self.pool.reserve(model, claim)?.submit(vec![input.clone()])?;
+        let reply = replies.pop().ok_or_else(|| Error::Internal("an input got no reply".to_owned()))?;
+        Ok(Pending::Model(reply))
+    }
+
+    fn submit_through(&self, stages: &Arc<Stages>, input: &Input) -> Result<Pending, Error> {
+        let RequestSize { bytes, .. } = input.size();
+        let request = pipelines::Request {
+            arrived: Instant::now(),
+            deadline: NO_DEADLINE,
+            bytes,
+            class: Class::Interactive,
+            balance: None,
+            options: Options::default(),
+        };
+        let reserved = Stages::clone(stages).reserve(&self.pool, self.queue_rows, &request)?;
+        let input = input.clone();
+        Ok(Pending::Pipeline(tokio::spawn(async move {
+            let scenes = reserved.answer(vec![input], 0).await.map_err(|failure| failure.error)?;
+            scenes.into_iter().next().ok_or_else(|| Error::Internal("an input got no answer".to_owned()))
+        })))
     }
 
     async fn print_oldest(&mut self) -> Result<()> {
-        let Some((origin, reply)) = self.waiting.pop_front() else { return Ok(()) };
-        let answered = match reply {
-            Ok(reply) => reply.await,
-            Err(error) => Err(error),
+        let Some((origin, pending)) = self.waiting.pop_front() else { return Ok(()) };
+        let told = match (pending, &self.target) {
+            (Pending::Model(reply), _) => reply.await.map(Told::Model),
+            (Pending::Pipeline(work), Target::Pipeline(stages)) => match work.await {
+                Ok(scene) => scene.map(|scene| Told::Pipeline(Box::new(scene), Arc::clone(stages))),
+                Err(error) => Err(Error::Internal(error.to_string())),
+            },
+            (Pending::Pipeline(_), Target::Model(_)) => {
+                Err(Error::Internal("a pipeline's answer was asked of a model".to_owned()))
+            }
+            (Pending::Failed(error), _) => Err(error),
         };
         self.n_answered += 1;
-        self.n_failed += usize::from(answered.is_err());
-        let line = serde_json::to_string(&Line::of(&origin, &answered))
-            .context("cannot write the answer as JSON")?;
+        self.n_failed += usize::from(told.is_err());
+        let line =
+            serde_json::to_string(&Line::of(&origin, &told)).context("cannot write the answer as JSON")?;
         writeln!(io::stdout(), "{line}").context("cannot print the answer")?;
         self.progress.tell(self.n_answered);
         Ok(())

@@ -17,13 +17,14 @@ use tokio::{
 
 use super::{
     catalog::{Catalog, Scanned},
-    fit, logging, rehearsal, start_pool,
+    find_pipelines, fit, logging, rehearsal, start_pool,
 };
 use crate::{
     config::{Config, OnFailure, Serving, Workers},
     cores,
     http::AppState,
     metrics::{Metrics, Readiness},
+    pipelines::Pipelines,
     pool::{Model, ModelPool, State, before_parking},
     server::Server,
 };
@@ -52,22 +53,21 @@ pub(super) fn serve(mut config: Config, started: Instant) -> Result<()> {
     let listener = runtime.block_on(listen(config.server.listen))?;
     let catalog = Catalog::new(&config);
     let Scanned { models, network_bytes } = catalog.scan()?;
+    let pipelines = find_pipelines(&config, |name| {
+        models.iter().find(|model| model.name == *name).map(|model| model.task)
+    })?;
     for (setting, name) in
         [("models.vision", &config.models.vision), ("models.sentiment", &config.models.sentiment)]
     {
-        if models.iter().all(|model| model.name != *name) {
+        if pipelines.find(name.as_str()).is_none() && models.iter().all(|model| model.name != *name) {
             tracing::warn!(setting, model = %name, "there is no such model; its route will answer that it is not found");
         }
-    }
-    let detector = config.models.detector.0.as_ref();
-    if let Some(name) = detector.filter(|name| models.iter().all(|model| model.name != **name)) {
-        tracing::info!(setting = "models.detector", model = %name, "there is no such model; pictures are answered whole");
     }
     let pool = Arc::new(start_pool(&config, models, &metrics)?);
     let elastic = Elastic { config: config.clone(), network_bytes, pool: Arc::clone(&pool) };
     let leave = LEAVE.min(config.server.drain);
     let start = Start { catalog, metrics: Arc::clone(&metrics), started };
-    let served = runtime.block_on(serve_until_stopped(config, listener, elastic, start));
+    let served = runtime.block_on(serve_until_stopped(config, listener, elastic, pipelines, start));
     // The runtime lives on meanwhile, and with it what a second signal does.
     let n_busy = pool.leave(leave);
     if n_busy > 0 {
@@ -91,6 +91,7 @@ async fn serve_until_stopped(
     config: Config,
     listener: TcpListener,
     elastic: Elastic,
+    pipelines: Pipelines,
     start: Start,
 ) -> Result<()> {
     let (pool, metrics) = (Arc::clone(&elastic.pool), Arc::clone(&start.metrics));
@@ -99,7 +100,7 @@ async fn serve_until_stopped(
     let (fail, failed) = oneshot::channel();
     let elastic = tokio::spawn(follow_cores(elastic));
     let on_failure = config.models.on_failure;
-    let server = Server::new(AppState::new(config, Arc::clone(&pool), Arc::clone(&metrics)));
+    let server = Server::new(AppState::new(config, Arc::clone(&pool), pipelines, Arc::clone(&metrics)));
     let stop = async {
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "stopping; a second signal exits at once"),
@@ -199,7 +200,7 @@ impl Start {
         if is_ready {
             self.metrics.set_ready(Readiness::Ready);
         }
-        let kind = |model: &Model| model.task().map_or("", |task| task.kind());
+        let kind = |model: &Model| model.descriptor().map_or("", |task| task.name);
         let names: Vec<String> = ready
             .iter()
             .map(|model| format!("{} {} ({})", model.name(), model.version(), kind(model)))
@@ -297,6 +298,7 @@ mod tests {
             description: String::new(),
             licence: String::new(),
             batch: BatchSpec::default(),
+            task: None,
             load: Box::new(load),
         };
         let options = PoolOptions { workers: 3, queue_rows: 1, queue_bytes: 1 };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{
         origins::Origins,
-        units::{ByteSize, LogFormat, LogPeer, OnFailure, OptionalModel, Time, Workers},
+        units::{ByteSize, LogFormat, LogPeer, OnFailure, Time, Workers},
     },
     manifest::ModelName,
 };
@@ -67,7 +67,6 @@ text! {
     LogPeer: "address or none";
     OnFailure: "unready, ready or exit";
     Origins: "none, *, or origins such as https://app.example.com separated by commas";
-    OptionalModel: "none or a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
     ModelName: "a model's name: 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit";
 }
 
@@ -239,11 +238,8 @@ settings! {
     models: ModelsConfig / ModelsSection {
         /// Folder of model folders, relative to the working directory.
         dir: PathBuf => PathBuf = PathBuf::from("models");
-        /// The model behind /v1/vision/classify.
-        vision: ModelName => ModelName = const { ModelName::literal("face") };
-        /// The model that finds the faces that `vision` answers for, if it is there; "none" for whole pictures.
-        detector: OptionalModel => OptionalModel =
-            const { OptionalModel(Some(ModelName::literal("face-detector"))) };
+        /// The model or pipeline behind /v1/vision/classify.
+        vision: ModelName => ModelName = const { ModelName::literal("faces") };
         /// The model behind /v1/text/sentiment.
         sentiment: ModelName => ModelName = const { ModelName::literal("sentiment") };
         /// What a start does with a model that does not load: serve the others and be "unready" or "ready", or "exit".

@@ -9,8 +9,6 @@ use serde::{
     de::{self, Visitor},
 };
 
-use crate::manifest::{ModelName, NameError};
-
 /// A number of bytes, written as `16MiB`, `64KiB`, `1GiB` or a plain number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -266,45 +264,6 @@ as_written! {
     OnFailure, ON_FAILURE_EXPECTED;
 }
 
-/// A model that may be left out: its name, or "none".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct OptionalModel(pub Option<ModelName>);
-
-/// What stands for no model. An empty text does, too.
-const NO_MODEL: &str = "none";
-
-impl fmt::Display for OptionalModel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_ref().map_or(NO_MODEL, ModelName::as_str))
-    }
-}
-
-impl FromStr for OptionalModel {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text {
-            "" | NO_MODEL => Ok(Self(None)),
-            name => name.parse().map(|name| Self(Some(name))),
-        }
-    }
-}
-
-impl TryFrom<String> for OptionalModel {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<OptionalModel> for String {
-    fn from(model: OptionalModel) -> Self {
-        model.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -350,12 +309,5 @@ mod tests {
             let time = Time(Duration::from_millis(ms.into()));
             prop_assert_eq!(time.to_string().parse(), Ok(time));
         }
-    }
-
-    #[test]
-    fn a_model_may_be_left_out_in_two_ways() {
-        let read = |text: &str| text.parse::<OptionalModel>().map(|model| model.to_string());
-        assert_eq!(["", "none", "faces"].map(|text| read(text).unwrap()), ["none", "none", "faces"]);
-        assert!(read("A").is_err());
     }
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::{
     AppState,
     extract::Parameters,
+    pipeline_body::PipelineBody,
     predict::find,
     problem::{KINDS, Refusal},
     routes::{ROUTES, Route},
@@ -157,11 +158,12 @@ pub(super) async fn problem(slug: Result<Path<String>, PathRejection>) -> Result
 
 /// `GET /v1/models`
 pub(super) async fn models(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    Parameters::parse(request.uri(), &[])?;
+    Parameters::none(request.uri())?;
     let pool = state.pool();
     let models = pool.defaults();
     let models = models.iter().map(|model| ModelBody::brief(model, pool.versions(model.name()))).collect();
-    Ok(Json(ModelsBody { models }).into_response())
+    let pipelines = state.pipelines().iter().map(PipelineBody::of).collect();
+    Ok(Json(ModelsBody { models, pipelines }).into_response())
 }
 
 /// `GET /v1/models/{name}`
@@ -171,7 +173,10 @@ pub(super) async fn model(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
-    Parameters::parse(request.uri(), &[])?;
+    Parameters::none(request.uri())?;
+    if let Some(pipeline) = state.pipelines().find(&name) {
+        return Ok(Json(PipelineBody::of(pipeline)).into_response());
+    }
     let pool = state.pool();
     let model = find(pool, &name)?;
     Ok(Json(ModelBody::of(&model, pool.versions(model.name()))).into_response())
@@ -180,6 +185,8 @@ pub(super) async fn model(
 #[derive(Serialize)]
 struct ModelsBody<'a> {
     models: Vec<ModelBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pipelines: Vec<PipelineBody<'a>>,
 }
 
 /// What is known of a model. What only its files tell is missing until it is loaded.
@@ -234,7 +241,7 @@ impl<'a> ModelBody<'a> {
             },
             description: model.description(),
             licence: model.licence(),
-            task: model.task().map(|task| task.kind()),
+            task: model.descriptor().map(|task| task.name),
             labels: model.task().map(|task| task.labels().iter().map(|label| &**label).collect()),
             inputs: model.signature().map(|signature| ports(&signature.inputs)),
             outputs: model.signature().map(|signature| ports(&signature.outputs)),

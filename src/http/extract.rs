@@ -13,75 +13,113 @@ use axum::{
 };
 
 use super::problem::quote;
-use crate::error::Error;
+use crate::{
+    error::Error,
+    tasks::{Descriptor, OptionValue, Options},
+};
 
-/// What may follow the `?`.
+/// What may follow the `?`: what every model's route takes, and the options of the model's task.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
-    /// The model to ask instead of the path's own.
+    /// The model or pipeline to ask instead of the path's own.
     pub(super) model: Option<String>,
-    /// The model that is to find faces first.
+    /// The model that is to find the regions first.
     pub(super) detector: Option<String>,
-    /// The long side that a detector is to scale pictures to.
-    pub(super) side: Option<u32>,
-    /// How many of the ranked scores to answer; all where it is absent.
-    pub(super) top_k: Option<usize>,
     /// The class, as it was written.
     pub(super) class: Option<String>,
     /// The balance of latency and cost, as it was written.
     pub(super) balance: Option<String>,
+    /// All others, in their order.
+    others: Vec<(String, String)>,
+    /// Which of `model` and `detector` the route takes.
+    taken: &'static [&'static str],
 }
 
+/// Parameters that every model's route takes, beside those that it names and the options of the task.
+const SHARED: [&str; 2] = ["class", "balance"];
+
 impl Parameters {
-    /// Reads the query; refuses any parameter that is not among `allowed`, given twice, or malformed.
-    pub(super) fn parse(uri: &Uri, allowed: &[&str]) -> Result<Self, Error> {
+    /// Reads the query of a route that takes `taken` among `model` and `detector`. Options are read by
+    /// [`Parameters::options`], once the model is known.
+    pub(super) fn parse(uri: &Uri, taken: &'static [&'static str]) -> Result<Self, Error> {
+        let mut parameters = Self { taken, ..Self::default() };
         if uri.query().is_none() {
-            return Ok(Self::default());
+            return Ok(parameters);
         }
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| Error::malformed("the query is not of the form name=value&name=value"))?;
-        let mut parameters = Self::default();
         for (name, value) in pairs {
-            if !allowed.contains(&name.as_str()) {
-                return Err(unknown_parameter(&name, allowed));
-            }
             let again = match name.as_str() {
-                "model" => parameters.model.replace(value).is_some(),
-                "detector" => parameters.detector.replace(value).is_some(),
-                "side" => parameters.side.replace(parse_side(&value)?).is_some(),
-                "top_k" => parameters.top_k.replace(parse_top_k(&value)?).is_some(),
+                "model" if taken.contains(&"model") => parameters.model.replace(value).is_some(),
+                "detector" if taken.contains(&"detector") => parameters.detector.replace(value).is_some(),
                 "class" => parameters.class.replace(value).is_some(),
                 "balance" => parameters.balance.replace(value).is_some(),
-                _ => return Err(unknown_parameter(&name, allowed)),
+                _ => {
+                    parameters.others.push((name, value));
+                    continue;
+                }
             };
             if again {
-                return Err(Error::malformed(format!(
-                    "the query parameter `{name}` is given twice; once is allowed"
-                )));
+                return Err(given_twice(&name));
             }
         }
         Ok(parameters)
     }
+
+    /// Refuses any query at all.
+    pub(super) fn none(uri: &Uri) -> Result<(), Error> {
+        match uri.query() {
+            None | Some("") => Ok(()),
+            Some(query) => {
+                let name = query.split(['=', '&']).next().unwrap_or_default();
+                Err(Error::malformed(format!(
+                    "unknown query parameter `{}`; this path takes none",
+                    quote(name)
+                )))
+            }
+        }
+    }
+
+    /// Reads the options of the tasks that answer; refuses any parameter that none of them has, given twice, or malformed.
+    pub(super) fn options<'t>(
+        &self,
+        tasks: impl Iterator<Item = &'static Descriptor> + Clone + 't,
+    ) -> Result<Options, Error> {
+        let mut options = Options::default();
+        for (name, value) in &self.others {
+            let Some(spec) = tasks.clone().find_map(|task| task.option(name)) else {
+                return Err(self.unknown(name, tasks));
+            };
+            let read = OptionValue::read(spec, value).ok_or_else(|| {
+                Error::malformed(format!(
+                    "{} is `{}`; allowed is {}",
+                    spec.name,
+                    quote(value),
+                    spec.allowed()
+                ))
+            })?;
+            if !options.insert(spec.name, read) {
+                return Err(given_twice(name));
+            }
+        }
+        Ok(options)
+    }
+
+    fn unknown(&self, name: &str, tasks: impl Iterator<Item = &'static Descriptor>) -> Error {
+        let mut allowed: Vec<&str> = self.taken.to_vec();
+        for option in tasks.flat_map(|task| task.options) {
+            if !allowed.contains(&option.name) {
+                allowed.push(option.name);
+            }
+        }
+        allowed.extend(SHARED);
+        let allowed = allowed.join(", ");
+        Error::malformed(format!("unknown query parameter `{}`; allowed are {allowed}", quote(name)))
+    }
 }
 
-fn unknown_parameter(name: &str, allowed: &[&str]) -> Error {
-    let allowed = match allowed {
-        [] => "this path takes none".to_owned(),
-        names => format!("allowed are {}", names.join(", ")),
-    };
-    Error::malformed(format!("unknown query parameter `{}`; {allowed}", quote(name)))
-}
-
-fn parse_side(value: &str) -> Result<u32, Error> {
-    value
-        .parse()
-        .map_err(|_| Error::malformed(format!("side is `{}`; allowed is a number of pixels", quote(value))))
-}
-
-fn parse_top_k(value: &str) -> Result<usize, Error> {
-    value.parse().ok().filter(|n| *n >= 1).ok_or_else(|| {
-        Error::malformed(format!("top_k is `{}`; allowed is a whole number of at least 1", quote(value)))
-    })
+fn given_twice(name: &str) -> Error {
+    Error::malformed(format!("the query parameter `{}` is given twice; once is allowed", quote(name)))
 }
 
 /// The form of a body, by its `Content-Type`.
@@ -282,6 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tasks::descriptor_of;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -293,25 +332,34 @@ mod tests {
 
     fn parameters(query: &str) -> Result<Parameters, Error> {
         let uri: Uri = format!("/v1/vision/classify?{query}").parse().unwrap();
-        Parameters::parse(&uri, &["model", "top_k"])
+        Parameters::parse(&uri, &["model"])
+    }
+
+    fn options(query: &str) -> Result<Options, Error> {
+        let tasks = ["face-detection", "image-classification"].map(|name| descriptor_of(name).unwrap());
+        parameters(query)?.options(tasks.into_iter())
     }
 
     #[test]
     fn known_parameters_are_read() {
-        let want = Parameters { model: Some("my face".to_owned()), top_k: Some(3), ..Parameters::default() };
-        assert_eq!(parameters("model=my%20face&top_k=3"), Ok(want));
-        assert_eq!(parameters(""), Ok(Parameters::default()));
+        let read = parameters("model=my%20face&top_k=3").unwrap();
+        assert_eq!(read.model.as_deref(), Some("my face"));
+        let options = options("model=my%20face&top_k=3&side=640&class=batch").unwrap();
+        assert_eq!((options.integer("top_k"), options.integer("side")), (Some(3), Some(640)));
+        assert!(parameters("").unwrap().options(std::iter::empty()).unwrap().is_empty());
     }
 
     #[test]
     fn bad_parameters_are_refused_with_what_is_allowed() {
-        let text = |query: &str| parameters(query).unwrap_err().to_string();
-        insta::assert_snapshot!(text("topk=3"), @"unknown query parameter `topk`; allowed are model, top_k");
-        insta::assert_snapshot!(text("top_k=0"), @"top_k is `0`; allowed is a whole number of at least 1");
-        insta::assert_snapshot!(text("top_k=-1"), @"top_k is `-1`; allowed is a whole number of at least 1");
+        let text = |query: &str| options(query).unwrap_err().to_string();
+        insta::assert_snapshot!(text("topk=3"), @"unknown query parameter `topk`; allowed are model, side, top_k, class, balance");
+        insta::assert_snapshot!(text("detector=none"), @"unknown query parameter `detector`; allowed are model, side, top_k, class, balance");
+        insta::assert_snapshot!(text("top_k=0"), @"top_k is `0`; allowed is a whole number of labels, at least 1");
+        insta::assert_snapshot!(text("top_k=-1"), @"top_k is `-1`; allowed is a whole number of labels, at least 1");
         insta::assert_snapshot!(text("top_k=1&top_k=2"), @"the query parameter `top_k` is given twice; once is allowed");
-        let none = Parameters::parse(&"/?a=1".parse().unwrap(), &[]).unwrap_err().to_string();
+        let none = Parameters::none(&"/?a=1".parse().unwrap()).unwrap_err().to_string();
         insta::assert_snapshot!(none, @"unknown query parameter `a`; this path takes none");
+        insta::assert_snapshot!(text("class=batch&class=batch"), @"the query parameter `class` is given twice; once is allowed");
     }
 
     #[test]

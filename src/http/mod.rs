@@ -7,16 +7,16 @@ mod admin;
 mod body;
 mod cors;
 mod extract;
-mod faces;
 mod identity;
 mod json;
 mod multipart;
 mod observe;
+mod pipeline_body;
 mod predict;
 mod problem;
 mod routes;
-mod scores;
 mod stack;
+mod stages;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,6 @@ mod text;
 mod timing;
 mod uploads;
 mod vision;
-mod written;
 
 use std::{
     convert::Infallible,
@@ -41,14 +40,14 @@ use tower::Service;
 
 /// What a listener tells about a request.
 pub use self::observe::{Listened, Objection};
+/// Which paths take a body.
+pub(crate) use self::routes::takes_a_body;
 use self::{
     admin::Scrapes,
     stack::{Endpoint, Incoming, Stack, stack},
     uploads::Uploads,
 };
-/// What answers look like, for those who write them without HTTP, and which paths take a body.
-pub(crate) use self::{routes::takes_a_body, text::TextBody, vision::ImageBody};
-use crate::{config::Config, metrics::Metrics, pool::ModelPool};
+use crate::{config::Config, metrics::Metrics, pipelines::Pipelines, pool::ModelPool};
 
 /// Every route of the server, with the middleware around them.
 #[derive(Clone)]
@@ -84,6 +83,7 @@ pub struct AppState(Arc<Shared>);
 struct Shared {
     config: Config,
     pool: Arc<ModelPool>,
+    pipelines: Pipelines,
     metrics: Arc<Metrics>,
     stopping: Arc<AtomicBool>,
     uploads: Uploads,
@@ -92,9 +92,9 @@ struct Shared {
 
 impl AppState {
     /// Brings together what the routes share.
-    pub fn new(config: Config, pool: Arc<ModelPool>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Config, pool: Arc<ModelPool>, pipelines: Pipelines, metrics: Arc<Metrics>) -> Self {
         let (stopping, uploads, scrapes) = (Arc::default(), Uploads::new(&config), Scrapes::default());
-        Self(Arc::new(Shared { config, pool, metrics, stopping, uploads, scrapes }))
+        Self(Arc::new(Shared { config, pool, pipelines, metrics, stopping, uploads, scrapes }))
     }
 
     /// Every setting.
@@ -105,6 +105,11 @@ impl AppState {
     /// The models.
     pub fn pool(&self) -> &ModelPool {
         &self.0.pool
+    }
+
+    /// The pipelines.
+    pub fn pipelines(&self) -> &Pipelines {
+        &self.0.pipelines
     }
 
     /// Fails readiness from now on, and asks callers that keep their connection to leave it.

@@ -1,7 +1,7 @@
-//! The way of every request to a model: head, slot, body, inputs, replies, answer.
+//! The way of every request to a model or a pipeline: head, reservation, body, inputs, replies, answer.
 //!
-//! Invariant: nothing of a body is read before a slot is held, and whatever ends this future, the
-//! caller's leaving included, drops the slot or the replies and with them the work.
+//! Invariant: nothing of a body is read before every model that answers has room and time for it, and whatever ends this
+//! future, the caller's leaving included, drops the reservations or the replies and with them the work.
 
 use std::{
     sync::Arc,
@@ -15,51 +15,43 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use serde::Serialize;
 
 use super::{
     AppState,
     body::{BodyLimits, declared_length, read},
     extract::{Form, Parameters, image_form, text_form},
-    faces::{self, Stages},
     observe::Arrival,
     problem::{Item, Refusal, quote},
+    stages,
     terms::Terms,
-    text::{self, TextBody},
+    text,
     timing::ServerTiming,
-    vision::{self, ImageBody},
-    written::{push_json, push_text},
+    vision,
 };
 use crate::{
+    api::{AnswerBody, Entry},
     error::Error,
-    manifest::Version,
+    pipelines::Stages,
     pool::{Answered, Claim, Model, ModelPool, Reply, end_round},
-    task::{Answer, Input, Look, Weight},
+    tasks::{Input, Modality, Options, RequestSize, TOP_K},
 };
 
 /// `POST /v1/vision/classify`
 pub(super) async fn vision(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters =
-        Parameters::parse(request.uri(), &["model", "detector", "side", "top_k", "class", "balance"])?;
+    let parameters = Parameters::parse(request.uri(), &["model", "detector"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.vision.as_str());
-    let model = find(state.pool(), name)?;
-    require(&model, Takes::Images)?;
-    match faces::detector(&state, &parameters)? {
-        Some(detector) => {
-            let stages = Stages { detector: &detector, classifier: &model };
-            faces::classify(&state, stages, &parameters, request).await
-        }
-        None => predict(&state, &model, Takes::Images, &parameters, request).await,
-    }
+    let target = stages::target(&state, name, parameters.detector.as_deref())?;
+    target.require(Modality::Image)?;
+    target.answer(&state, &parameters, request).await
 }
 
 /// `POST /v1/text/sentiment`
 pub(super) async fn sentiment(State(state): State<AppState>, request: Request) -> Result<Response, Refusal> {
-    let parameters = Parameters::parse(request.uri(), &["model", "top_k", "class", "balance"])?;
+    let parameters = Parameters::parse(request.uri(), &["model"])?;
     let name = parameters.model.as_deref().unwrap_or(state.config().models.sentiment.as_str());
-    let model = find(state.pool(), name)?;
-    require(&model, Takes::Texts)?;
-    predict(&state, &model, Takes::Texts, &parameters, request).await
+    let target = Target::Model(find(state.pool(), name)?);
+    target.require(Modality::Text)?;
+    target.answer(&state, &parameters, request).await
 }
 
 /// `POST /v1/models/{name}/predict`
@@ -69,11 +61,8 @@ pub(super) async fn by_name(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(name) = name.map_err(|_| Error::malformed("the model's name in the path is not UTF-8"))?;
-    let parameters = Parameters::parse(request.uri(), &["side", "top_k", "class", "balance"])?;
-    let model = find(state.pool(), &name)?;
-    // Until a model is loaded nobody knows what it takes, and its slot is refused in any case.
-    let takes = takes(&model)?.unwrap_or(Takes::Images);
-    predict(&state, &model, takes, &parameters, request).await
+    let parameters = Parameters::parse(request.uri(), &[])?;
+    stages::target(&state, &name, None)?.answer(&state, &parameters, request).await
 }
 
 /// Finds a model; a refusal repeats the caller's own word escaped and cut.
@@ -84,57 +73,48 @@ pub(super) fn find(pool: &ModelPool, name: &str) -> Result<Arc<Model>, Error> {
     })
 }
 
-/// What a model takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Takes {
-    Images,
-    Texts,
+/// What answers a request.
+pub(super) enum Target {
+    Model(Arc<Model>),
+    /// Several models under one name.
+    Pipeline {
+        name: String,
+        stages: Stages,
+    },
 }
 
-impl Takes {
-    fn list(self) -> &'static str {
+impl Target {
+    /// What the first model takes.
+    fn modality(&self) -> Option<Modality> {
+        let first = match self {
+            Self::Model(model) => model,
+            Self::Pipeline { stages, .. } => &stages.detector,
+        };
+        first.descriptor().map(|task| task.modality)
+    }
+
+    /// Refuses a target that takes something else than the path is for.
+    fn require(&self, wanted: Modality) -> Result<(), Error> {
+        let Some(found) = self.modality().filter(|found| *found != wanted) else { return Ok(()) };
+        let name = match self {
+            Self::Model(model) => model.name().as_str(),
+            Self::Pipeline { name, .. } => name,
+        };
+        Err(Error::invalid(format!("the model `{name}` takes {found}; this path takes {wanted}")))
+    }
+
+    async fn answer(
+        self,
+        state: &AppState,
+        parameters: &Parameters,
+        request: Request,
+    ) -> Result<Response, Refusal> {
         match self {
-            Self::Images => vision::LIST,
-            Self::Texts => text::LIST,
+            Self::Model(model) => predict(state, &model, parameters, request).await,
+            Self::Pipeline { name, stages } => {
+                stages::answer(state, &name, stages, parameters, request).await
+            }
         }
-    }
-}
-
-/// What `model` takes; `None` until it is loaded.
-fn takes(model: &Model) -> Result<Option<Takes>, Error> {
-    let Some(task) = model.task() else { return Ok(None) };
-    match task.kind() {
-        "image-classification" | "face-detection" => Ok(Some(Takes::Images)),
-        "text-classification" => Ok(Some(Takes::Texts)),
-        other => Err(Error::Internal(format!("no route knows the task {other}"))),
-    }
-}
-
-fn require(model: &Model, wanted: Takes) -> Result<(), Error> {
-    match takes(model)? {
-        Some(found) if found != wanted => Err(Error::invalid(format!(
-            "the model `{}` takes {}; this path takes {}",
-            model.name(),
-            found.list(),
-            wanted.list()
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The long side that was asked for, if `model` has it; until a model is loaded nobody knows.
-pub(super) fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, Error> {
-    let (Some(side), Some(task)) = (side, model.task()) else { return Ok(side) };
-    match task.sides() {
-        [] => Err(Error::malformed(format!(
-            "side is {side}, but the model `{}` lets nobody choose it: leave it out",
-            model.name()
-        ))),
-        sides if !sides.contains(&side) => {
-            let allowed = sides.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            Err(Error::malformed(format!("side is {side}; allowed are {allowed}")))
-        }
-        _ => Ok(Some(side)),
     }
 }
 
@@ -142,74 +122,97 @@ pub(super) fn side_of(model: &Model, side: Option<u32>) -> Result<Option<u32>, E
 pub(super) struct Asked {
     pub(super) arrived: Instant,
     pub(super) terms: Terms,
+    pub(super) modality: Modality,
     pub(super) form: Form,
     pub(super) limits: BodyLimits,
-    /// Bytes of the body; 0 where it does not say.
-    pub(super) declared: usize,
+    pub(super) options: Options,
+    /// Bytes of the body, where its head tells.
+    pub(super) declared: Option<usize>,
     pub(super) body: Body,
 }
 
 impl Asked {
-    pub(super) fn of(
+    /// Reads the head of a request that `models` answer, the first of them first.
+    ///
+    /// While one of them is not ready this is refused whatever the request says, so that nobody takes a refusal for
+    /// lasting that a retry would not meet.
+    pub(super) fn of<'m>(
         state: &AppState,
-        takes: Takes,
+        models: impl Iterator<Item = &'m Arc<Model>> + Clone + 'm,
         parameters: &Parameters,
         request: Request,
     ) -> Result<Self, Refusal> {
+        if let Some(error) = models.clone().find_map(|model| model.unavailable()) {
+            return Err(error.into());
+        }
         let config = state.config();
         let arrived = request.extensions().get().map_or_else(Instant::now, |Arrival(at)| *at);
+        let tasks = models.clone().filter_map(|model| model.descriptor());
+        let unknown = || Error::Internal("a model is ready whose task nobody knows".to_owned());
+        let modality = tasks.clone().next().ok_or_else(unknown)?.modality;
+        let options = parameters.options(tasks)?;
+        if !options.is_empty() {
+            models.clone().filter_map(|model| model.task()).try_for_each(|task| task.check(&options))?;
+        }
         let terms = Terms::of(request.headers(), parameters, &config.pool)?;
-        let form = match takes {
-            Takes::Images => image_form(request.headers())?,
-            Takes::Texts => text_form(request.headers())?,
+        let form = match modality {
+            Modality::Image => image_form(request.headers())?,
+            Modality::Text => text_form(request.headers())?,
+            Modality::Pair | Modality::Tensors => return Err(no_form(modality).into()),
         };
         let (bytes, timeout) = (config.limits.body.0, config.server.body_timeout);
         let uploads = state.uploads().clone();
         let limits = BodyLimits { bytes, timeout, arrived, deadline: terms.deadline, uploads };
         let body = request.into_body();
-        let declared = declared_length(&body, limits.bytes)?.unwrap_or(0);
-        Ok(Self { arrived, terms, form, limits, declared, body })
+        let declared = declared_length(&body, limits.bytes)?;
+        Ok(Self { arrived, terms, modality, form, limits, options, declared, body })
     }
+}
 
-    /// The claim on `model`, which is asked first and alone, for a body of that weight.
-    pub(super) fn claim(&self, model: &Model, weight: Weight) -> Claim {
-        Claim {
-            arrived: self.arrived,
-            deadline: self.terms.deadline,
-            weight,
-            after: Duration::ZERO,
-            class: self.terms.class,
-            balance: self.terms.balance.unwrap_or_else(|| model.balance()),
-        }
-    }
+/// Why a model is not asked here.
+fn no_form(modality: Modality) -> Error {
+    Error::invalid(format!("this path takes images or texts; the model takes {modality}"))
+}
+
+/// The most labels that an answer lists.
+pub(super) fn top_k(options: &Options) -> usize {
+    options.integer(TOP_K.name).map_or(usize::MAX, |top_k| usize::try_from(top_k).unwrap_or(usize::MAX))
 }
 
 async fn predict(
     state: &AppState,
     model: &Arc<Model>,
-    takes: Takes,
     parameters: &Parameters,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let side = side_of(model, parameters.side)?;
-    let asked = Asked::of(state, takes, parameters, request)?;
-    let claim = asked.claim(model, Weight { bytes: asked.declared, side });
+    let asked = Asked::of(state, std::iter::once(model), parameters, request)?;
+    let modality = asked.modality;
+    let Asked { arrived, terms: Terms { deadline, class, balance }, options, .. } = &asked;
+    let (arrived, deadline, class) = (*arrived, *deadline, *class);
+    let balance = balance.unwrap_or_else(|| model.balance());
+    let size = RequestSize { bytes: asked.declared, options: options.clone() };
+    let claim = Claim { arrived, deadline, size, after: Duration::ZERO, class, balance };
     let mut slot = state.pool().reserve(model, claim)?;
     let body = read(asked.body, asked.limits, |bytes| slot.grow(bytes)).await?;
-    let Parsed { mut inputs, shared } = inputs(state, takes, &asked.form, body).await?;
-    if side.is_some() {
-        inputs = inputs.into_iter().map(|input| input.looked_at(Look { side, cut: None })).collect();
+    let Parsed { mut inputs, shared } = inputs(state, modality, &asked.form, body).await?;
+    if !asked.options.is_empty() {
+        inputs = inputs.into_iter().map(|input| input.with(&asked.options)).collect();
     }
     let replies = slot.submit_slices(inputs, shared)?;
-    let Terms { deadline, class, .. } = asked.terms;
-    let answered = tokio::time::timeout_at((asked.arrived + deadline).into(), all(replies, takes.list()))
+    let answered = tokio::time::timeout_at((arrived + deadline).into(), all(replies, modality))
         .await
         .map_err(|_| Error::DeadlineExceeded { deadline })??;
 
-    let body = body_of(model, &answered, parameters.top_k.unwrap_or(usize::MAX))?;
+    let top_k = top_k(&asked.options);
+    let body = AnswerBody {
+        model: model.name().as_str(),
+        by: model.version().into(),
+        modality,
+        entries: answered.iter().map(|answered| Entry::new(&answered.answer, top_k)).collect(),
+    }
+    .to_json()?;
     let costs = answered.iter().map(|answered| &answered.cost);
-    let timing = ServerTiming::of(costs, asked.arrived.elapsed(), class, claim.balance);
-    respond(body, &timing)
+    respond(body, &ServerTiming::of(costs, arrived.elapsed(), class, balance))
 }
 
 /// Bytes that are cut into inputs in less than the time for which workers may be left asleep.
@@ -237,9 +240,10 @@ impl Parsed {
     }
 }
 
+/// Cuts a body into its inputs.
 pub(super) async fn inputs(
     state: &AppState,
-    takes: Takes,
+    modality: Modality,
     form: &Form,
     body: Bytes,
 ) -> Result<Parsed, Refusal> {
@@ -247,94 +251,30 @@ pub(super) async fn inputs(
         end_round();
     }
     let limits = &state.config().limits;
-    match takes {
-        Takes::Images => Ok(Parsed::of(&body, vision::inputs(body.clone(), form, limits).await?)),
+    match modality {
+        Modality::Image => Ok(Parsed::of(&body, vision::inputs(body.clone(), form, limits).await?)),
         // Every text is copied out of the body, or takes it over.
-        Takes::Texts => Ok(Parsed { inputs: text::inputs(body, form, limits).await?, shared: 0 }),
+        Modality::Text => Ok(Parsed { inputs: text::inputs(body, form, limits).await?, shared: 0 }),
+        Modality::Pair | Modality::Tensors => Err(no_form(modality).into()),
     }
 }
 
 /// Waits for every reply. The first fault refuses the whole request, and drops the other replies.
-pub(super) async fn all(replies: Vec<Reply>, list: &'static str) -> Result<Vec<Answered>, Refusal> {
+async fn all(replies: Vec<Reply>, modality: Modality) -> Result<Vec<Answered>, Refusal> {
     let n_replies = replies.len();
     let mut answered = Vec::with_capacity(n_replies);
     for (idx, reply) in replies.into_iter().enumerate() {
-        answered.push(reply.await.map_err(|error| refused(error, list, idx, n_replies))?);
+        answered.push(reply.await.map_err(|error| refused(error, modality, idx, n_replies))?);
     }
     Ok(answered)
 }
 
 /// Why a request was not answered, with the one of its `n` items that is to blame.
-pub(super) fn refused(error: Error, list: &'static str, idx: usize, n: usize) -> Refusal {
+pub(super) fn refused(error: Error, modality: Modality, idx: usize, n: usize) -> Refusal {
     match n {
         1 => Refusal::from(error),
-        _ => Refusal::from(error).at(Item { list, idx }),
+        _ => Refusal::from(error).at(Item { list: modality.plural(), idx }),
     }
-}
-
-/// A whole answer: which model, and one entry per item of the request, in its order.
-#[derive(Serialize)]
-pub(super) struct AnswerBody<'a> {
-    pub(super) model: &'a str,
-    pub(super) version: Version,
-    /// The model that found the faces, where one did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) detector: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) images: Vec<ImageBody<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) results: Vec<TextBody<'a>>,
-}
-
-/// Bytes that an answer about one text rarely exceeds.
-const SHORT_ANSWER: usize = 512;
-
-impl AnswerBody<'_> {
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
-        // Texts are the small requests, of which the answer is a part that counts.
-        let is_of_texts = self.images.is_empty() && self.detector.is_none() && !self.results.is_empty();
-        if is_of_texts { Ok(self.json_of_texts()) } else { self.serialized() }
-    }
-
-    fn json_of_texts(&self) -> Vec<u8> {
-        let mut json = Vec::with_capacity(SHORT_ANSWER);
-        json.extend_from_slice(b"{\"model\":");
-        push_text(&mut json, self.model);
-        json.extend_from_slice(b",\"version\":");
-        push_json(&mut json, &self.version);
-        json.extend_from_slice(b",\"results\":[");
-        for (idx, result) in self.results.iter().enumerate() {
-            if idx > 0 {
-                json.push(b',');
-            }
-            result.push(&mut json);
-        }
-        json.extend_from_slice(b"]}");
-        json
-    }
-
-    fn serialized(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|error| Error::Internal(format!("cannot write the answer: {error}")))
-    }
-}
-
-fn body_of(model: &Model, answered: &[Answered], top_k: usize) -> Result<Vec<u8>, Error> {
-    let (mut images, mut results) = (Vec::new(), Vec::new());
-    for Answered { answer, .. } in answered {
-        match answer {
-            Answer::Image { width, height, region, scores } => {
-                images.push(ImageBody::whole((*width, *height), *region, scores, top_k));
-            }
-            Answer::Faces { width, height, faces } => {
-                images.push(ImageBody::found((*width, *height), faces));
-            }
-            Answer::Text { tokens, truncated, supported, scores } => {
-                results.push(TextBody::new(*tokens, *truncated, scores, top_k).telling(*supported));
-            }
-        }
-    }
-    AnswerBody { model: model.name().as_str(), version: model.version(), detector: None, images, results }
-        .to_json()
 }
 
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -352,19 +292,6 @@ pub(super) fn respond(body: Vec<u8>, timing: &ServerTiming) -> Result<Response, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Ranked, Scored, Truncated};
-
-    #[test]
-    fn answers_about_texts_are_written_as_they_serialise() {
-        let ranked = Ranked::from(vec![Scored::new("good", 0.7)]);
-        let result = || TextBody::new(3, Truncated::No, &ranked, usize::MAX);
-        for results in [vec![result()], vec![result(), result()]] {
-            let images = Vec::new();
-            let body = AnswerBody { model: "mood", version: Version(2), detector: None, images, results };
-            assert_eq!(body.to_json().unwrap(), body.serialized().unwrap());
-        }
-    }
-
     proptest::proptest! {
         #[test]
         fn inputs_count_all_the_memory_that_they_keep_alive(

@@ -23,7 +23,7 @@ use self::kinds::{
     NOT_FOUND, ORIGIN_NOT_ALLOWED, OVERLOADED, QUOTA, REQUEST_TIMEOUT, TOO_LARGE, UNAVAILABLE,
     UNSUPPORTED_MEDIA_TYPE,
 };
-use super::written::{push_json, push_number, push_text};
+use crate::api::json_writer::{push_json, push_number, push_text};
 use crate::error::Error;
 
 /// Why a request was refused: an [`Error`], or something that only HTTP knows.
@@ -89,11 +89,6 @@ impl Refusal {
     /// The body came slower than at `rate` bytes a second.
     pub(super) fn body_too_slow(rate: u64) -> Self {
         Self { fault: Fault::BodyTooSlow(rate), item: None }
-    }
-
-    /// Says whether the deadline passed while the request waited.
-    pub(super) fn is_late(&self) -> bool {
-        matches!(self.fault, Fault::Error(Error::DeadlineExceeded { .. }))
     }
 
     /// Names the item at fault, where the fault is the item's own.

@@ -15,12 +15,11 @@ use crate::{
     config::ByteSize,
     engine::{Dim, Engine, EngineError, Port, Session, Signature},
     error::Error,
-    image::Rect,
     manifest::{BatchSpec, Version},
     pool::{Declared, Loaded, PoolOptions},
-    task::{
-        Answer, Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Task, Truncated, Weight,
-        base64,
+    tasks::{
+        About, Answer, Context, Descriptor, Input, Item, Output, Prepared, ProfileInput, Ranked, RequestSize,
+        Scored, ShapeClass, Supported, Task, Truncated, descriptor_of,
     },
     tensor::{DType, Data, Tensor, Tensors},
 };
@@ -46,7 +45,7 @@ impl Session for Same {
 }
 
 struct Counting {
-    kind: &'static str,
+    descriptor: &'static Descriptor,
     labels: Vec<Arc<str>>,
 }
 
@@ -55,60 +54,51 @@ fn row(n: usize) -> Tensors {
 }
 
 impl Task for Counting {
-    fn kind(&self) -> &'static str {
-        self.kind
+    fn descriptor(&self) -> &'static Descriptor {
+        self.descriptor
     }
 
     fn labels(&self) -> &[Arc<str>] {
         &self.labels
     }
 
-    fn bucket(&self, _: Weight) -> Bucket {
-        Bucket::Sure(0)
+    fn shape_class(&self, _: &RequestSize) -> ShapeClass {
+        ShapeClass::Known(0)
     }
 
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let region = Rect { x: 0, y: 0, width: 4, height: 3 };
-        let frame = Frame::Image { width: 4, height: 3, region };
-        let image = |bytes: Bytes| match bytes.starts_with(b"bad") {
-            true => Err(Error::malformed("the image is broken")),
-            false => Ok(Prepared { row: row(bytes.len()), bucket: 0, frame: frame.clone() }),
-        };
-        match input {
-            Input::Image(bytes) => image(bytes),
-            Input::ImageBase64(text) => image(base64::decode(&text)?),
-            Input::Scene(..) | Input::Cut(_) => Err(Error::invalid("this model finds nothing")),
-            Input::Text(text) => {
-                let frame = Frame::Text {
-                    tokens: text.len(),
-                    truncated: Truncated::No,
-                    supported: Supported::Unsaid,
-                };
-                Ok(Prepared { row: row(text.len()), bucket: 0, frame })
+    fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        let (n_bytes, about) = match input.item {
+            Item::Image(image) => {
+                let bytes = image.decoded()?;
+                if bytes.starts_with(b"bad") {
+                    return Err(Error::malformed("the image is broken"));
+                }
+                (bytes.len(), About::Image { width: 4, height: 3 })
             }
-        }
+            Item::Text(text) => {
+                let (truncated, supported) = (Truncated::No, Supported::Unsaid);
+                (text.len(), About::Text { tokens: text.len(), truncated, supported })
+            }
+            _ => return Err(input.misplaced(self.descriptor.modality)),
+        };
+        Ok(Prepared::new(row(n_bytes), 0, Context::new(about)))
     }
 
-    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
+    fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
         let score = outputs[0].as_f32().unwrap()[0];
         let scores = Ranked::from(
             self.labels.iter().map(|label| Scored::new(label.clone(), score)).collect::<Vec<_>>(),
         );
-        Ok(match *frame {
-            Frame::Image { width, height, region } => Answer::Image { width, height, region, scores },
-            Frame::Text { tokens, truncated, supported } => {
-                Answer::Text { tokens, truncated, supported, scores }
-            }
-            Frame::Scene { .. } => return Err(Error::invalid("this model finds nothing")),
-        })
+        Ok(Answer { output: Output::Classes(scores), about: *context.get()? })
     }
 
-    fn samples(&self) -> Vec<Sample> {
-        vec![Sample { bucket: 0, row: row(1) }]
+    fn profile_inputs(&self) -> Vec<ProfileInput> {
+        vec![ProfileInput { shape: 0, row: row(1) }]
     }
 }
 
-fn declared(name: &str, kind: &'static str) -> Declared {
+fn declared(name: &str, task: &str) -> Declared {
+    let descriptor = descriptor_of(task).unwrap();
     let port = |name: &str| Port {
         name: name.to_owned(),
         dtype: DType::F32,
@@ -121,8 +111,9 @@ fn declared(name: &str, kind: &'static str) -> Declared {
         description: "counts bytes".to_owned(),
         licence: "MIT".to_owned(),
         batch: BatchSpec { max_rows: 4, ..BatchSpec::default() },
+        task: Some(descriptor),
         load: Box::new(move || {
-            let task = Counting { kind, labels: vec!["bytes".into(), "again".into()] };
+            let task = Counting { descriptor, labels: vec!["bytes".into(), "again".into()] };
             Ok(Loaded { engine: Arc::new(Counter(signature)), task: Arc::new(task), precision: None })
         }),
     }
@@ -138,12 +129,13 @@ pub(super) async fn state_of(set: impl FnOnce(&mut Config)) -> AppState {
     set(&mut config);
     config.limits.body = ByteSize(10_000);
     config.limits.items = 3;
+    config.models.vision = "face".parse().unwrap();
     let metrics = Arc::new(Metrics::new());
     let models = vec![declared("face", "image-classification"), declared("sentiment", "text-classification")];
     let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000 };
     let pool = Arc::new(ModelPool::start(&options, models, &metrics).unwrap());
     pool.ready().await.unwrap();
-    AppState::new(config, pool, metrics)
+    AppState::new(config, pool, Pipelines::default(), metrics)
 }
 
 fn post(path: &str, content_type: &str, body: impl Into<Body>) -> Request<Body> {
@@ -200,7 +192,7 @@ async fn every_form_of_image_is_answered() {
         assert!(response.headers().contains_key("server-timing"));
         assert_eq!(
             body,
-            r#"{"model":"face","version":1,"images":[{"width":4,"height":3,"faces":[{"box":{"x":0,"y":0,"width":4,"height":3},"confidence":null,"label":"bytes","score":4.0,"scores":[{"label":"bytes","score":4.0}]}]}]}"#
+            r#"{"model":"face","version":1,"images":[{"width":4,"height":3,"label":"bytes","score":4.0,"scores":[{"label":"bytes","score":4.0}]}]}"#
         );
     }
 }
@@ -234,7 +226,7 @@ async fn refusals_come_before_the_body_is_read() {
     let never = |path: &str| post(path, "image/jpeg", Body::new(Never));
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=nobody")).await, @"404 model-not-found: no model is called `nobody`; the models are `face`, `sentiment`");
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?model=sentiment")).await, @"422 invalid-input: the model `sentiment` takes texts; this path takes images");
-    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, detector, side, top_k, class, balance");
+    insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify?size=9")).await, @"400 malformed: unknown query parameter `size`; allowed are model, detector, top_k, class, balance");
     insta::assert_snapshot!(refusal(&state, never("/v1/text/sentiment")).await, @"415 unsupported-media-type: the content type `image/jpeg` is not served; allowed are application/json with `text` or `texts`, and text/plain in UTF-8");
     let mut late = never("/v1/vision/classify");
     late.headers_mut().insert("x-deadline-ms", "soon".parse().unwrap());
@@ -244,6 +236,46 @@ async fn refusals_come_before_the_body_is_read() {
     assert!(refusal(&state, slow).await.starts_with("408 request-timeout: the body had not arrived after "));
     state.pool().close();
     insta::assert_snapshot!(refusal(&state, never("/v1/vision/classify")).await, @"503 unavailable: the server is stopping");
+}
+
+#[tokio::test]
+async fn while_a_model_loads_every_request_for_it_may_be_retried() {
+    let mut config = Config::default();
+    config.models.vision = "face".parse().unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(std::sync::Mutex::new(ended));
+    let loading = |name, task| {
+        let ended = Arc::clone(&ended);
+        let load: crate::pool::LoadModel = Box::new(move || {
+            let _test_is_over = ended.lock().unwrap().recv();
+            Err("never loaded".to_owned())
+        });
+        Declared { load, ..declared(name, task) }
+    };
+    let models = vec![loading("face", "image-classification"), loading("sentiment", "text-classification")];
+    let options = PoolOptions { workers: 1, queue_rows: 100, queue_bytes: 100_000 };
+    let pool = Arc::new(ModelPool::start(&options, models, &metrics).unwrap());
+    let state = AppState::new(config, pool, Pipelines::default(), metrics);
+    for path in [
+        "/v1/vision/classify",
+        "/v1/models/face/predict",
+        "/v1/text/sentiment",
+        "/v1/models/sentiment/predict",
+    ] {
+        let name = if path.contains("face") || path.contains("vision") { "face" } else { "sentiment" };
+        for kind in ["text/plain", "application/json", "image/jpeg", "multipart/form-data", "application/pdf"]
+        {
+            let (response, body) = ask(&state, post(path, kind, Body::new(Never))).await;
+            assert_eq!(
+                (response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()),
+                (503, "1"),
+                "{path}: {body}"
+            );
+            assert!(body.contains(&format!("the model `{name}` is still loading")), "{body}");
+        }
+    }
+    drop(end);
 }
 
 struct Never;

@@ -1,26 +1,23 @@
-//! Texts: from a body to inputs, from answers to JSON.
+//! Texts: from a body to inputs.
 //!
 //! Invariant: every text handed on is UTF-8 and within the limit of one text.
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::{
     extract::Form,
     json::{BYTE_ORDER_MARK, Breaks, Fields, JsonLimits, strings, wide_encoding},
     problem::{Item, Refusal},
-    scores::{ScoreBody, found},
-    written::{push_json, push_number},
 };
 use crate::{
     config::LimitsConfig,
     error::{Amount, Error},
-    task::{Input, Ranked, Supported, Truncated},
+    tasks::Input,
 };
 
 /// What several texts are called, in requests and in refusals.
-pub(super) const LIST: &str = "texts";
+const LIST: &str = "texts";
 
 /// Cuts a body into its texts.
 pub(super) async fn inputs(body: Bytes, form: &Form, limits: &LimitsConfig) -> Result<Vec<Input>, Refusal> {
@@ -73,83 +70,13 @@ fn input(text: Bytes, limits: &LimitsConfig) -> Result<Input, Error> {
     if text.capacity() > 2 * text.len().max(SMALL) {
         text.shrink_to_fit();
     }
-    Ok(Input::Text(text))
-}
-
-/// One text of an answer.
-#[derive(Serialize)]
-pub(crate) struct TextBody<'a> {
-    label: Option<&'a str>,
-    score: Option<f32>,
-    /// Every label that was found, where several may be right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    labels: Option<Vec<&'a str>>,
-    scores: Vec<ScoreBody<'a>>,
-    /// Tokens that the model read.
-    tokens: usize,
-    /// Whether the text had more.
-    truncated: bool,
-    /// Whether the model reads the text's language, where it says which it reads.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    supported: Option<bool>,
-}
-
-impl<'a> TextBody<'a> {
-    /// An answer about one text, its scores cut to the best `top_k`.
-    pub(crate) fn new(tokens: usize, truncated: Truncated, scores: &'a Ranked, top_k: usize) -> Self {
-        let best = scores.scores.first();
-        Self {
-            label: best.map(|scored| &*scored.label),
-            score: best.map(|scored| scored.score),
-            labels: found(scores),
-            scores: ScoreBody::best(scores, top_k),
-            tokens,
-            truncated: truncated == Truncated::Yes,
-            supported: None,
-        }
-    }
-
-    /// Adds whether the model reads the text's language.
-    pub(crate) fn telling(self, supported: Supported) -> Self {
-        Self { supported: supported.told(), ..self }
-    }
-
-    /// Appends it as JSON, as it serialises.
-    pub(super) fn push(&self, json: &mut Vec<u8>) {
-        json.extend_from_slice(b"{\"label\":");
-        push_json(json, &self.label);
-        json.extend_from_slice(b",\"score\":");
-        push_json(json, &self.score);
-        if let Some(labels) = &self.labels {
-            json.extend_from_slice(b",\"labels\":");
-            push_json(json, labels);
-        }
-        json.extend_from_slice(b",\"scores\":[");
-        for (idx, score) in self.scores.iter().enumerate() {
-            if idx > 0 {
-                json.push(b',');
-            }
-            score.push(json);
-        }
-        json.extend_from_slice(b"],\"tokens\":");
-        push_number(json, self.tokens as u64);
-        json.extend_from_slice(b",\"truncated\":");
-        push_json(json, &self.truncated);
-        if let Some(supported) = self.supported {
-            json.extend_from_slice(b",\"supported\":");
-            push_json(json, &supported);
-        }
-        json.push(b'}');
-    }
+    Ok(Input::text(text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{ByteSize, Config},
-        task::Scored,
-    };
+    use crate::config::{ByteSize, Config};
 
     fn run<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -164,7 +91,7 @@ mod tests {
     }
 
     fn text(text: &str) -> Input {
-        Input::Text(text.to_owned())
+        Input::text(text)
     }
 
     #[test]
@@ -216,39 +143,6 @@ mod tests {
         for form in [Form::PlainText, Form::Json] {
             let refusal = run(inputs(Bytes::new(), &form, &limits())).unwrap_err();
             assert_eq!(refusal.kind().status, 422, "{form:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_names_label_scores_and_tokens() {
-        let ranked = Ranked::from(vec![Scored::new("positive", 0.75), Scored::new("negative", 0.25)]);
-        let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
-        insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":12,"truncated":false}"#);
-    }
-
-    #[test]
-    fn an_answer_lists_the_labels_that_were_found_and_tells_equal_ones_apart() {
-        let scored = |index, score| Scored { index: Some(index), ..Scored::new("crane", score) };
-        let ranked = Ranked { scores: vec![scored(517, 0.75), scored(134, 0.25)], found: Some(1) };
-        let body = TextBody::new(12, Truncated::No, &ranked, usize::MAX);
-        insta::assert_snapshot!(serde_json::to_string(&body).unwrap(), @r#"{"label":"crane","score":0.75,"labels":["crane"],"scores":[{"label":"crane","index":517,"score":0.75},{"label":"crane","index":134,"score":0.25}],"tokens":12,"truncated":false}"#);
-    }
-
-    #[test]
-    fn a_text_is_written_as_it_serialises() {
-        let some = vec![Scored::new("\"good\"\n", 0.1), Scored::new("é", 1e-12), Scored::new("", f32::NAN)];
-        let numbered = some.iter().cloned().map(|scored| Scored { index: Some(7), ..scored }).collect();
-        for (ranked, truncated) in [
-            (Ranked::from(some), Truncated::Yes),
-            (Ranked { scores: numbered, found: Some(2) }, Truncated::Yes),
-            (Ranked::default(), Truncated::No),
-        ] {
-            for supported in [Supported::Unsaid, Supported::Yes, Supported::No] {
-                let body = TextBody::new(7, truncated, &ranked, usize::MAX).telling(supported);
-                let mut json = Vec::new();
-                body.push(&mut json);
-                assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&body).unwrap());
-            }
         }
     }
 }

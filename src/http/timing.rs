@@ -7,8 +7,12 @@
 
 use std::time::Duration;
 
-use super::written::{push_digits, push_number};
-use crate::{manifest::Balance, metrics::Cost, pool::Class};
+use crate::{
+    api::json_writer::{push_digits, push_number},
+    manifest::Balance,
+    metrics::Cost,
+    pool::Class,
+};
 
 /// Bytes that a `Server-Timing` rarely exceeds.
 const USUAL: usize = 256;
@@ -30,21 +34,13 @@ impl ServerTiming {
         class: Class,
         balance: Balance,
     ) -> Self {
-        Self { cost: together(costs), total, class, balance }
+        Self { cost: Cost::together(costs), total, class, balance }
     }
 
     /// Adds the items of a model that was asked after the others had answered: its stages come on top.
     #[must_use]
     pub(super) fn then<'a>(mut self, costs: impl IntoIterator<Item = &'a Cost>) -> Self {
-        let (first, then) = (self.cost, together(costs));
-        self.cost = Cost {
-            queue: first.queue + then.queue,
-            prepare: first.prepare + then.prepare,
-            infer: first.infer + then.infer,
-            answer: first.answer + then.answer,
-            cpu: first.cpu + then.cpu,
-            batch: first.batch.max(then.batch),
-        };
+        self.cost = self.cost.then(&Cost::together(costs));
         self
     }
 
@@ -74,18 +70,6 @@ impl ServerTiming {
         terms.into_iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
         text
     }
-}
-
-/// What items cost that overlap in time.
-fn together<'a>(costs: impl IntoIterator<Item = &'a Cost>) -> Cost {
-    costs.into_iter().fold(Cost::default(), |sum, item| Cost {
-        queue: sum.queue.max(item.queue),
-        prepare: sum.prepare.max(item.prepare),
-        infer: sum.infer.max(item.infer),
-        answer: sum.answer.max(item.answer),
-        cpu: sum.cpu + item.cpu,
-        batch: sum.batch.max(item.batch),
-    })
 }
 
 #[cfg(test)]

@@ -1,34 +1,8 @@
-//! What a folder says of a network that classifies pictures. Plain data; `task` holds it to the network.
+//! How pictures become a network's input. Plain data; `tasks` holds it to the network.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Scores, one, one_255th};
-
-/// An image in, one of the labels out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImageClassificationSpec {
-    /// In the order of the network's logits.
-    #[serde(default)]
-    pub labels: Labels,
-    /// Name of the output that holds the logits; left out, `logits` or else the first output.
-    #[serde(default)]
-    pub output: Option<String>,
-    /// How the output becomes scores; left out, as the network's last operator tells.
-    #[serde(default)]
-    pub scores: Option<Scores>,
-    /// The score from which a label counts as found, for a network in which several may be.
-    #[serde(default)]
-    pub threshold: Option<f32>,
-    /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
-    #[serde(default = "one")]
-    pub temperature: f32,
-    /// How much wider than a detector's box the region that is classified is, on each of its four sides, as
-    /// a share of the box; below 0 it is narrower.
-    #[serde(default)]
-    pub margin: f32,
-    pub input: ImageInputSpec,
-}
+use super::one_255th;
 
 /// How a picture becomes the network's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +21,24 @@ pub struct ImageInputSpec {
     pub filter: Filter,
     #[serde(default)]
     pub resampling: Resampling,
+    /// A sample becomes `(sample * scale - mean) / std`, samples being 0 to 255.
+    #[serde(default = "one_255th")]
+    pub scale: f32,
+    /// One value, or one per channel.
+    pub mean: Vec<f32>,
+    /// One value, or one per channel.
+    pub std: Vec<f32>,
+}
+
+/// How a picture of any size becomes the network's input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SceneInputSpec {
+    /// The input's name in the network.
+    pub name: String,
+    pub color: Color,
+    #[serde(default)]
+    pub filter: Filter,
     /// A sample becomes `(sample * scale - mean) / std`, samples being 0 to 255.
     #[serde(default = "one_255th")]
     pub scale: f32,
@@ -125,18 +117,13 @@ pub enum Resampling {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Manifest, TaskSpec},
-        *,
-    };
+    use super::*;
 
     fn input(fit: &str) -> Result<ImageInputSpec, String> {
-        let manifest = Manifest::parse(&format!(
-            "[task.image-classification]\n[task.image-classification.input]\nname = 'x'\nwidth = 224\nheight = 224\n\
-             color = 'rgb'\nmean = [0.5]\nstd = [0.5]\n{fit}\n"
-        ))?;
-        let TaskSpec::ImageClassification(spec) = manifest.task else { panic!("{manifest:?}") };
-        Ok(spec.input)
+        let text = format!(
+            "name = 'x'\nwidth = 224\nheight = 224\ncolor = 'rgb'\nmean = [0.5]\nstd = [0.5]\n{fit}\n"
+        );
+        toml::from_str(&text).map_err(|error| error.to_string())
     }
 
     #[test]

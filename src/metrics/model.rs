@@ -34,6 +34,33 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// What items cost that overlap in time: of each stage the longest, of CPU time the sum.
+    pub fn together<'a>(costs: impl IntoIterator<Item = &'a Self>) -> Self {
+        costs.into_iter().fold(Self::default(), |sum, item| Self {
+            queue: sum.queue.max(item.queue),
+            prepare: sum.prepare.max(item.prepare),
+            infer: sum.infer.max(item.infer),
+            answer: sum.answer.max(item.answer),
+            cpu: sum.cpu + item.cpu,
+            batch: sum.batch.max(item.batch),
+        })
+    }
+
+    /// What it costs with a model that is asked afterwards: its stages come on top.
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Self {
+        Self {
+            queue: self.queue + later.queue,
+            prepare: self.prepare + later.prepare,
+            infer: self.infer + later.infer,
+            answer: self.answer + later.answer,
+            cpu: self.cpu + later.cpu,
+            batch: self.batch.max(later.batch),
+        }
+    }
+}
+
+impl Cost {
     /// The four stages together.
     pub fn total(&self) -> Duration {
         self.queue + self.prepare + self.infer + self.answer

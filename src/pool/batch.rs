@@ -27,7 +27,7 @@ use crate::{
         sessions::Sessions,
         work_queue::Batch,
     },
-    task::{Billing, Further, Workload},
+    tasks::{Answer, Billing, Further, Item, Workload},
     tensor::Tensors,
 };
 
@@ -150,17 +150,19 @@ fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) ->
         Matter::Input(input) => input,
     };
     let loaded = model.loaded().filter(|_| !caller.is_gone())?;
+    let step = input.step.clone();
     let began = Instant::now();
     let prepared = caller.span.in_scope(|| {
-        guarded(|| loaded.task.prepare(input))
+        guarded(|| loaded.task.preprocess(input))
             .unwrap_or_else(|panic| Err(Error::Internal(format!("preparing the input panicked: {panic}"))))
     });
     match prepared {
         Ok(prepared) => {
-            let (tensors, bucket, frame) = (prepared.row, prepared.bucket, prepared.frame);
+            let (tensors, bucket, context) = (prepared.row, prepared.shape, prepared.context);
+            let step = prepared.picture.zip(step);
             // Its CPU time is known at the end of the stage.
             let prepare = Prepare { wall: began.elapsed(), cpu: None };
-            Some((Row { tensors, bucket, frame, prepare }, caller))
+            Some((Row { tensors, bucket, context, step, prepare }, caller))
         }
         Err(error) => {
             model.costs().failed(workload, began.elapsed());
@@ -248,7 +250,7 @@ impl Run<'_> {
             let began = Instant::now();
             let answer = outputs.and_then(|outputs| {
                 caller.span.in_scope(|| {
-                    let made = guarded(|| self.loaded.task.answer(outputs, &row.frame));
+                    let made = guarded(|| self.answered(&row, outputs));
                     made.unwrap_or_else(|panic| {
                         Err(Error::Internal(format!("making the answer panicked: {panic}")))
                     })
@@ -271,20 +273,30 @@ impl Run<'_> {
                 model.metrics().answered(&cost);
             }
             keep(model, &params, &mut self.report);
-            caller.answer(answer.map(|answer| Answered { answer, cost }));
+            caller.answer(answer.map(|(answer, items)| Answered { answer, cost, items }));
         }
     }
 }
 
 impl Run<'_> {
+    /// Makes a row's answer, and of its picture what the next models of a pipeline read.
+    fn answered(&self, row: &Row, outputs: Tensors) -> Result<(Answer, Vec<Item>), Error> {
+        let answer = self.loaded.task.postprocess(outputs, &row.context)?;
+        let items = match &row.step {
+            Some((picture, step)) => step.items(picture, &answer)?,
+            None => Vec::new(),
+        };
+        Ok((answer, items))
+    }
+
     /// Runs, one by one, the further rows that an answer needs; gives the outputs of all rows in order.
     fn further(&mut self, row: &Row, mut outputs: Tensors, more: &mut More) -> Result<Tensors, Error> {
         let (model, loaded) = (self.model, self.loaded);
         loop {
             let began = Instant::now();
-            let next = guarded(|| loaded.task.further(&row.tensors, &outputs, &row.frame))
+            let next = guarded(|| loaded.task.further(&row.tensors, &outputs, &row.context))
                 .unwrap_or_else(|panic| Err(Error::Internal(format!("a further row panicked: {panic}"))))?;
-            let Some(Further { row: tensors, bucket, billing }) = next else { return Ok(outputs) };
+            let Some(Further { row: tensors, shape: bucket, billing }) = next else { return Ok(outputs) };
             let (making, meter) = (began.elapsed(), Meter::start());
             let run = self.sessions.run(model.lane(), loaded, |session| run_rows(session, &[&tensors]));
             let infer = meter.read();

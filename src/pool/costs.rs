@@ -19,7 +19,7 @@ use lepton_scheduler::{
 
 use crate::{
     pool::model::lock,
-    task::{Sample, Task, Weight, Workload},
+    tasks::{ProfileInput, RequestSize, Task, Workload},
 };
 
 /// The costs of one model.
@@ -38,8 +38,8 @@ impl ModelCosts {
     }
 
     /// Makes the table for rows like `samples`, and returns the numbers of rows to measure.
-    pub(super) fn begin(&self, samples: &[Sample]) -> Vec<usize> {
-        let shapes = samples.iter().map(|sample| (sample.bucket, sample.size()));
+    pub(super) fn begin(&self, samples: &[ProfileInput]) -> Vec<usize> {
+        let shapes = samples.iter().map(|sample| (sample.shape, sample.size()));
         let table = CostTable::new(self.max_rows, shapes);
         let grid = table.grid().to_vec();
         *lock(&self.table) = table;
@@ -113,13 +113,15 @@ impl ModelCosts {
     }
 
     /// What is known of the CPU time of an input before its body is read: the least of it.
-    pub(super) fn least(&self, task: &dyn Task, weight: Weight) -> Least {
-        let (bucket, foreseen) = (task.bucket(weight).number(), task.foreseen(weight));
+    pub(super) fn least(&self, task: &dyn Task, size: &RequestSize) -> Least {
+        let (bucket, foreseen) = (task.shape_class(size).number(), task.foreseen(size));
         let (costs, now) = (lock(&self.table), Instant::now());
         let handling = foreseen.map_or(0.0, |workload| costs.handling.estimate(workload, now).measured());
         Least {
-            network: Duration::from_secs_f64(costs.run(bucket, 1)) + further(&costs, task.then(weight)),
-            handling: Duration::from_secs_f64(handling.max(costs.handling.least(weight.bytes, now))),
+            network: Duration::from_secs_f64(costs.run(bucket, 1)) + further(&costs, task.then(size)),
+            handling: Duration::from_secs_f64(
+                handling.max(costs.handling.least(size.bytes.unwrap_or_default(), now)),
+            ),
             is_foreseen: foreseen.is_some(),
         }
     }

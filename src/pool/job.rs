@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     error::Error,
+    image::Picture,
     pool::{Answered, costs::Trial, meter::Spent, model::Waiting, place::Place},
-    task::{Frame, Input},
+    tasks::{Context, Input, RegionStep},
     tensor::Tensors,
 };
 
@@ -41,7 +42,9 @@ pub(super) struct Row {
     pub(super) tensors: Tensors,
     /// The task's number for the row's shape.
     pub(super) bucket: usize,
-    pub(super) frame: Frame,
+    pub(super) context: Context,
+    /// The decoded picture and what is made of it once its answer is known.
+    pub(super) step: Option<(Picture, Arc<dyn RegionStep>)>,
     pub(super) prepare: Prepare,
 }
 

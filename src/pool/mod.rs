@@ -53,7 +53,7 @@ use crate::{
     error::Error,
     manifest::{BatchSpec, ModelId, ModelName, Version},
     metrics::{Cost, Metrics, ModelSeries},
-    task::{Answer, Task},
+    tasks::{Answer, Descriptor, Item, Task},
 };
 
 /// How a pool is set up.
@@ -81,6 +81,8 @@ pub struct Declared {
     pub licence: String,
     /// How its rows may be batched.
     pub batch: BatchSpec,
+    /// The kind of its task; `None` where its folder does not tell, so that it cannot be loaded either.
+    pub task: Option<&'static Descriptor>,
     /// Runs on a thread of the pool.
     pub load: LoadModel,
 }
@@ -92,8 +94,8 @@ impl Declared {
     }
 
     fn split(self) -> (ModelInfo, LoadModel) {
-        let Self { name, version, description, licence, batch, load } = self;
-        (ModelInfo { id: ModelId { name, version }, description, licence, batch }, load)
+        let Self { name, version, description, licence, batch, task, load } = self;
+        (ModelInfo { id: ModelId { name, version }, description, licence, batch, task }, load)
     }
 }
 
@@ -110,6 +112,8 @@ pub struct Loaded {
 pub struct Answered {
     pub answer: Answer,
     pub cost: Cost,
+    /// What the input's [`RegionStep`](crate::tasks::RegionStep) made of its picture, for the next models.
+    pub items: Vec<Item>,
 }
 
 /// All models and the worker threads that serve them.

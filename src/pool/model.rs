@@ -27,7 +27,7 @@ use crate::{
         place::Room,
         shared::Shared,
     },
-    task::{Sample, Task, Weight},
+    tasks::{Descriptor, ProfileInput, RequestSize, Task},
 };
 
 /// Retry-After while a model loads, when nothing better is known.
@@ -78,6 +78,8 @@ pub struct ModelInfo {
     pub licence: String,
     /// How its rows may be batched.
     pub batch: BatchSpec,
+    /// The kind of its task; `None` where its folder does not tell.
+    pub task: Option<&'static Descriptor>,
 }
 
 /// One version of a model, from its declaration until nobody uses it any more.
@@ -86,7 +88,7 @@ pub struct Model {
     /// Its queue.
     lane: Key,
     loaded: OnceLock<Loaded>,
-    samples: OnceLock<Vec<Sample>>,
+    samples: OnceLock<Vec<ProfileInput>>,
     state: Mutex<State>,
     costs: Arc<ModelCosts>,
     /// Microseconds of CPU time that measuring has taken.
@@ -176,6 +178,11 @@ impl Model {
         lock(&self.state).clone()
     }
 
+    /// The kind of its task, known before it is loaded; `None` where its folder is broken.
+    pub fn descriptor(&self) -> Option<&'static Descriptor> {
+        self.info.task
+    }
+
     /// Returns whether requests that name no version may go to it.
     pub(super) fn is_serving(&self) -> bool {
         *lock(&self.state) == State::Ready
@@ -240,7 +247,7 @@ impl Model {
     }
 
     /// Keeps what loading gave and one row of each shape; the first ones stay.
-    pub(super) fn set_loaded(&self, loaded: Loaded, samples: Vec<Sample>) {
+    pub(super) fn set_loaded(&self, loaded: Loaded, samples: Vec<ProfileInput>) {
         self.samples.get_or_init(|| samples);
         self.loaded.get_or_init(|| loaded);
     }
@@ -260,13 +267,13 @@ impl Model {
     }
 
     /// One row of each shape; none before the model is loaded.
-    pub(super) fn samples(&self) -> &[Sample] {
+    pub(super) fn samples(&self) -> &[ProfileInput] {
         self.samples.get().map_or(&[], Vec::as_slice)
     }
 
     /// The position of the sample of a shape.
     pub(super) fn sample_of(&self, bucket: usize) -> Option<usize> {
-        self.samples().iter().position(|sample| sample.bucket == bucket)
+        self.samples().iter().position(|sample| sample.shape == bucket)
     }
 
     /// Returns whether a row may be measured again now; who is told so is to do it.
@@ -289,8 +296,8 @@ impl Model {
     }
 
     /// What is known of the CPU time of an input before its body is read: the least of it.
-    pub(super) fn least(&self, weight: Weight) -> Least {
-        self.task().map_or_else(Least::default, |task| self.costs.least(&**task, weight))
+    pub(super) fn least(&self, size: &RequestSize) -> Least {
+        self.task().map_or_else(Least::default, |task| self.costs.least(&**task, size))
     }
 
     /// Returns whether a request is read whose declared bytes alone keep it out: one in eight of them, for bytes say
@@ -316,7 +323,7 @@ impl Model {
 
     /// Why requests are refused now, whatever they ask; `None` where the model is ready, or finishes what found it
     /// before it was to be unloaded.
-    pub(super) fn unavailable(&self) -> Option<Error> {
+    pub fn unavailable(&self) -> Option<Error> {
         let name = self.name();
         let reason = match &*lock(&self.state) {
             State::Ready => return None,

@@ -33,7 +33,7 @@ use crate::{
         place::{Full, Place},
         shared::{Entry, NotQueued, Shared},
     },
-    task::{self, Input, Weight, Workload},
+    tasks::{Input, RequestSize, ShapeClass, Workload},
 };
 
 /// Bytes of the inputs of one request that are looked at to price them, together; and of each at least. A thread that
@@ -42,14 +42,14 @@ const LOOKED_AT: usize = 64 << 10;
 const LEAST_LOOKED_AT: usize = 256;
 
 /// What a request asks for before its body is read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Claim {
     /// When the request's head arrived.
     pub arrived: Instant,
     /// How long after that the answer is of use.
     pub deadline: Duration,
-    /// What is known of the body: the bytes that were declared, and the side that was asked for.
-    pub weight: Weight,
+    /// What is known of the body: the bytes that were declared, and the options.
+    pub size: RequestSize,
     /// How much of the time another model needs after this one: the answer is due so much sooner.
     pub after: Duration,
     /// Which work goes first.
@@ -107,14 +107,15 @@ impl Slot {
         if !forecast.excess.is_zero() {
             let fits = |ask| shared.forecast(ask, claim.class).excess.is_zero();
             if !asked.without_bytes.is_some_and(fits) || !model.reads_anyway() {
-                return Err(too_late(model, shared, &claim, claim.weight, forecast));
+                return Err(too_late(model, shared, &claim, &claim.size, forecast));
             }
         }
         // What is declared has to fit now, and is taken as it arrives: who declares much and sends
         // slowly holds no room that others could use.
+        let declared = claim.size.bytes.unwrap_or_default();
         let take = || {
-            let mut place = Place::take(shared.room(), model.share(), claim.weight.bytes)?;
-            place.shrink(claim.weight.bytes);
+            let mut place = Place::take(shared.room(), model.share(), declared)?;
+            place.shrink(declared);
             Ok(place)
         };
         // Those who have gone hold room, too, until somebody looks.
@@ -129,11 +130,11 @@ impl Slot {
     /// As [`Slot::reserve`], and owes the request the time of one row from now on, so that nobody else is
     /// promised it before the inputs are known: for what comes after another model's answer.
     pub(super) fn hold(model: &Arc<Model>, shared: &Arc<Shared>, claim: Claim) -> Result<Self, Error> {
-        let mut slot = Self::reserve(model, shared, claim)?;
+        let mut slot = Self::reserve(model, shared, claim.clone())?;
         let AskUnread { ask, .. } = ask_of(model, &claim);
         shared
             .hold(ask, claim.class)
-            .map_err(|forecast| too_late(model, shared, &claim, claim.weight, forecast))?;
+            .map_err(|forecast| too_late(model, shared, &claim, &claim.size, forecast))?;
         slot.held = Some(Held { shared: Arc::clone(shared), due: ask.due, work: Some(ask.whole) });
         Ok(slot)
     }
@@ -167,14 +168,14 @@ impl Slot {
         }
         let most_bytes = (LOOKED_AT / inputs.len().max(1)).max(LEAST_LOOKED_AT);
         let look = |input: &Input| {
-            let weight = input.weight();
-            (task.bucket(weight).number(), task.then(weight), task.workload(input, most_bytes))
+            let size = input.size();
+            (task.shape_class(&size).number(), task.then(&size), task.workload(input, most_bytes))
         };
         let looked_at: Vec<(usize, Option<usize>, Workload)> = inputs.iter().map(look).collect();
         let charges = self.model.costs().charges(looked_at.into_iter());
         let dearest = inputs.iter().zip(&charges).max_by_key(|(_, charge)| charge.whole());
-        let dearest = dearest.map_or_else(Weight::default, |(input, _)| input.weight());
-        let asks = Asks::of(&charges, self.claim.due(), company(&self.model, dearest));
+        let dearest = dearest.map_or_else(RequestSize::default, |(input, _)| input.size());
+        let asks = Asks::of(&charges, self.claim.due(), company(&self.model, &dearest));
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
@@ -187,8 +188,7 @@ impl Slot {
             let job = |(input, charge): (Input, Charge)| {
                 let (sender, receiver) = oneshot::channel();
                 replies.push(Reply { receiver, deferred: None, was_polled: false });
-                let weight = input.weight();
-                let (bytes, n_held) = (weight.bytes, input.n_held());
+                let (size, bytes, n_held) = (input.size(), input.n_bytes(), input.n_held());
                 let params = SchedParams {
                     arrived: claim.arrived,
                     queued,
@@ -196,9 +196,9 @@ impl Slot {
                     predicted,
                     class: claim.class,
                     balance: claim.balance,
-                    shape: match task.bucket(weight) {
-                        task::Bucket::Sure(number) => Shape::Sure(number),
-                        task::Bucket::Likely(number) => Shape::Likely(number),
+                    shape: match task.shape_class(&size) {
+                        ShapeClass::Known(number) => Shape::Sure(number),
+                        ShapeClass::Likely(number) => Shape::Likely(number),
                     },
                     bytes,
                     workload: charge.workload,
@@ -238,7 +238,7 @@ impl Slot {
                 let reason = "the server is stopping".into();
                 Err(Error::Unavailable { reason, retry_after: RETRY_LOADING })
             }
-            Err(NotQueued::Late(forecast)) => Err(too_late(model, shared, claim, dearest, forecast)),
+            Err(NotQueued::Late(forecast)) => Err(too_late(model, shared, claim, &dearest, forecast)),
         }
     }
 
@@ -258,30 +258,36 @@ struct AskUnread {
 }
 
 fn ask_of(model: &Model, claim: &Claim) -> AskUnread {
-    let least = model.least(claim.weight);
+    let least = model.least(&claim.size);
     let whole = least.network + least.handling;
     let burden = match least.is_foreseen {
         false => Burden::Unknown,
         true if whole > DEAR => Burden::Heavy,
         true => Burden::Light,
     };
-    let ask = Ask { due: claim.due(), whole, longest: whole, company: company(model, claim.weight), burden };
+    let ask = Ask { due: claim.due(), whole, longest: whole, company: company(model, &claim.size), burden };
     let without_bytes = Ask { whole: least.network, longest: least.network, ..ask };
     AskUnread { ask, without_bytes: (!least.handling.is_zero()).then_some(without_bytes) }
 }
 
 /// How much longer than alone such an input's row takes in a batch that is as large as pays.
-fn company(model: &Model, weight: Weight) -> Duration {
+fn company(model: &Model, size: &RequestSize) -> Duration {
     model.task().map_or(Duration::ZERO, |task| {
-        let curve = model.costs().curve(task.bucket(weight).number(), 1.0);
+        let curve = model.costs().curve(task.shape_class(size).number(), 1.0);
         curve.full.saturating_sub(curve.one)
     })
 }
 
 /// Refuses a request that would be late, or would make others late.
-fn too_late(model: &Arc<Model>, shared: &Shared, claim: &Claim, weight: Weight, forecast: Forecast) -> Error {
+fn too_late(
+    model: &Arc<Model>,
+    shared: &Shared,
+    claim: &Claim,
+    size: &RequestSize,
+    forecast: Forecast,
+) -> Error {
     if let Some(task) = model.task() {
-        shared.measure_again(model, task.bucket(weight).number());
+        shared.measure_again(model, task.shape_class(size).number());
     }
     // The caller knows of one answer and one deadline, whatever comes after this model.
     let whole = forecast.finish + claim.after;

@@ -13,7 +13,10 @@ use super::*;
 use crate::{
     engine::{Dim, EngineError, Port, Session, Signature},
     manifest::Balance,
-    task::{Bucket, Frame, Input, Prepared, Ranked, Sample, Scored, Supported, Truncated, Weight},
+    tasks::{
+        About, Context, Input, Output, Prepared, ProfileInput, Ranked, RequestSize, Scored, ShapeClass,
+        Supported, Truncated, descriptor_of,
+    },
     tensor::{DType, Data, Tensor, Tensors},
 };
 
@@ -126,42 +129,40 @@ impl Session for DoublerSession {
 struct Numbers;
 
 impl Task for Numbers {
-    fn kind(&self) -> &'static str {
-        "numbers"
+    fn descriptor(&self) -> &'static Descriptor {
+        texts()
     }
 
-    fn labels(&self) -> &[Arc<str>] {
-        &[]
+    fn shape_class(&self, _: &RequestSize) -> ShapeClass {
+        ShapeClass::Likely(1)
     }
 
-    fn bucket(&self, _: Weight) -> Bucket {
-        Bucket::Likely(1)
-    }
-
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let Input::Text(text) = input else { return Err(Error::invalid("not a text")) };
+    fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        let Item::Text(text) = input.item else { return Err(Error::invalid("not a text")) };
         assert_ne!(text, "panic", "an input that the task cannot bear");
         let values: Result<Vec<f32>, _> = text.split(',').map(str::parse).collect();
         let values = values.map_err(|_| Error::invalid("not a number"))?;
-        let bucket = values.len();
-        let row = Tensor::new(vec![bucket], Data::F32(values)).unwrap();
-        Ok(Prepared {
-            row: vec![row],
-            bucket,
-            frame: Frame::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid },
-        })
+        let shape = values.len();
+        let row = Tensor::new(vec![shape], Data::F32(values)).unwrap();
+        let about = About::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid };
+        Ok(Prepared::new(vec![row], shape, Context::new(about)))
     }
 
-    fn answer(&self, outputs: Tensors, _: &Frame) -> Result<Answer, Error> {
+    fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
         let score = outputs[0].as_f32().unwrap()[0];
         let scores = Ranked::from(vec![Scored::new("doubled", score)]);
-        Ok(Answer::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid, scores })
+        Ok(Answer { output: Output::Classes(scores), about: *context.get()? })
     }
 
-    fn samples(&self) -> Vec<Sample> {
+    fn profile_inputs(&self) -> Vec<ProfileInput> {
         let zeros = |n| vec![Tensor::new(vec![n], Data::F32(vec![0.0; n])).unwrap()];
-        [1, 2].map(|bucket| Sample { bucket, row: zeros(bucket) }).into()
+        [1, 2].map(|shape| ProfileInput { shape, row: zeros(shape) }).into()
     }
+}
+
+/// A task whose name and options do not matter here.
+fn texts() -> &'static Descriptor {
+    descriptor_of("text-classification").unwrap()
 }
 
 fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
@@ -178,6 +179,7 @@ fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
         description: String::new(),
         licence: String::new(),
         batch: BatchSpec { max_rows: 8, ..BatchSpec::default() },
+        task: Some(texts()),
         load: Box::new(|| Ok(Loaded { engine: Arc::new(engine), task: Arc::new(Numbers), precision: None })),
     }
 }
@@ -201,7 +203,7 @@ fn claim(deadline: Duration) -> Claim {
     Claim {
         arrived: Instant::now(),
         deadline,
-        weight: Weight::default(),
+        size: RequestSize::default(),
         after: Duration::ZERO,
         class,
         balance,
@@ -213,12 +215,11 @@ fn reserve(pool: &ModelPool) -> Result<Slot, Error> {
 }
 
 fn submit(pool: &ModelPool, text: &str) -> Reply {
-    reserve(pool).unwrap().submit(vec![Input::Text(text.to_owned())]).unwrap().remove(0)
+    reserve(pool).unwrap().submit(vec![Input::text(text)]).unwrap().remove(0)
 }
 
 fn number(answered: Result<Answered, Error>) -> f32 {
-    let Answer::Text { scores, .. } = answered.unwrap().answer else { panic!("not a text answer") };
-    scores.scores[0].score
+    answered.unwrap().answer.output.scores(&["doubled".into()])[0]
 }
 
 #[tokio::test]
@@ -250,7 +251,7 @@ async fn what_waits_behind_a_run_shares_the_next_one() {
 #[tokio::test]
 async fn rows_of_another_shape_run_apart() {
     let (pool, gate) = pool(ROOM).await;
-    let texts = ["1", "2,3", "4", "5,6"].map(|text| Input::Text(text.to_owned()));
+    let texts = ["1", "2,3", "4", "5,6"].map(Input::text);
     let replies = reserve(&pool).unwrap().submit(texts.to_vec()).unwrap();
     let mut answers = Vec::new();
     for reply in replies {
@@ -264,7 +265,7 @@ async fn rows_of_another_shape_run_apart() {
 async fn a_guilty_row_costs_only_its_own_caller() {
     for guilty in [PANIC, FAIL] {
         let (pool, gate) = pool(ROOM).await;
-        let inputs = [1.0, guilty, 3.0].map(|x| Input::Text(x.to_string()));
+        let inputs = [1.0, guilty, 3.0].map(|x| Input::text(x.to_string()));
         let mut replies = reserve(&pool).unwrap().submit(inputs.to_vec()).unwrap().into_iter();
         assert_eq!(number(replies.next().unwrap().await), 2.0);
         assert!(matches!(replies.next().unwrap().await, Err(Error::Internal(_))));
@@ -306,7 +307,7 @@ async fn a_full_queue_refuses_and_a_dropped_slot_gives_its_place_back() {
     assert_eq!(reason, "the queue is full: no more inputs can wait");
     drop(first);
     let third = reserve(&pool).unwrap();
-    let two = vec![Input::Text("1".to_owned()), Input::Text("2".to_owned())];
+    let two = vec![Input::text("1"), Input::text("2")];
     assert!(matches!(third.submit(two), Err(Error::Overloaded { .. })), "all or none");
     assert!(reserve(&pool).is_ok(), "a refused request leaves nothing behind");
 }
@@ -318,13 +319,13 @@ async fn bytes_are_bounded_while_a_body_arrives() {
     slot.grow(60).unwrap();
     assert!(matches!(slot.grow(60), Err(Error::Overloaded { .. })));
     slot.grow(40).unwrap();
-    let declared = Claim { weight: Weight::of(1), ..claim(Duration::from_secs(60)) };
-    assert!(matches!(pool.reserve(&pool.models()[0], declared), Err(Error::Overloaded { .. })));
+    let declared = Claim { size: RequestSize::of(1), ..claim(Duration::from_secs(60)) };
+    assert!(matches!(pool.reserve(&pool.models()[0], declared.clone()), Err(Error::Overloaded { .. })));
     drop(slot);
-    let all = Claim { weight: Weight::of(100), ..declared };
-    let _slow = pool.reserve(&pool.models()[0], all).unwrap();
-    assert!(pool.reserve(&pool.models()[0], all).is_ok(), "what has not arrived holds no room");
-    assert!(pool.reserve(&pool.models()[0], Claim { weight: Weight::of(101), ..all }).is_err());
+    let all = Claim { size: RequestSize::of(100), ..declared };
+    let _slow = pool.reserve(&pool.models()[0], all.clone()).unwrap();
+    assert!(pool.reserve(&pool.models()[0], all.clone()).is_ok(), "what has not arrived holds no room");
+    assert!(pool.reserve(&pool.models()[0], Claim { size: RequestSize::of(101), ..all }).is_err());
 }
 
 #[tokio::test]
@@ -350,7 +351,7 @@ async fn what_is_queued_when_the_pool_closes_is_answered() {
     let late = reserve(&pool).unwrap();
     pool.close();
     assert!(matches!(reserve(&pool), Err(Error::Unavailable { .. })));
-    assert!(matches!(late.submit(vec![Input::Text("3".to_owned())]), Err(Error::Unavailable { .. })));
+    assert!(matches!(late.submit(vec![Input::text("3")]), Err(Error::Unavailable { .. })));
     gate.release();
     drop(pool);
     assert_eq!((number(first.await), number(queued.await)), (2.0, 4.0));
@@ -365,7 +366,7 @@ async fn a_deadline_that_passed_in_the_queue_is_answered_and_never_run() {
     // The worker is late by as much as the machine is slow until here, and counts as busy for as long again.
     let (arrived, given) = (Instant::now(), Duration::from_millis(300));
     let slot = pool.reserve(&pool.models()[0], claim(given)).unwrap();
-    let late = slot.submit(vec![Input::Text("2".to_owned())]).unwrap().remove(0);
+    let late = slot.submit(vec![Input::text("2")]).unwrap().remove(0);
     while arrived.elapsed() <= given {
         std::hint::spin_loop();
     }
@@ -400,7 +401,7 @@ async fn the_earliest_deadline_runs_first_across_models() {
     pool.ready().await.unwrap();
     let submit = |model: usize, text: &str, seconds: u64| {
         let slot = pool.reserve(&pool.models()[model], claim(Duration::from_secs(seconds))).unwrap();
-        slot.submit(vec![Input::Text(text.to_owned())]).unwrap().remove(0)
+        slot.submit(vec![Input::text(text)]).unwrap().remove(0)
     };
     let warm = 2 * WARM_UP_RUNS;
     gate.wait_for(warm);
@@ -433,7 +434,7 @@ async fn a_model_that_fails_to_load_is_named_and_the_others_serve() {
         let refused = pool.reserve(&pool.models()[0], claim(Duration::from_secs(1)));
         assert!(matches!(refused, Err(Error::Unavailable { .. })));
         let slot = pool.reserve(&pool.models()[1], claim(Duration::from_secs(60))).unwrap();
-        let reply = slot.submit(vec![Input::Text("21".to_owned())]).unwrap().remove(0);
+        let reply = slot.submit(vec![Input::text("21")]).unwrap().remove(0);
         assert_eq!(number(reply.await), 42.0);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         Loaded, batch, meter::Meter, model::Model, sessions::Sessions, shared::Shared,
         work_queue::BackgroundTask,
     },
-    task::Sample,
+    tasks::ProfileInput,
     tensor::Tensors,
 };
 
@@ -48,19 +48,19 @@ pub struct Survey {
 
 /// Measures a model in the way that a server does when it starts.
 pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
-    let samples = loaded.task.samples();
-    let mut table = CostTable::new(max_rows, samples.iter().map(|sample| (sample.bucket, sample.size())));
+    let samples = loaded.task.profile_inputs();
+    let mut table = CostTable::new(max_rows, samples.iter().map(|sample| (sample.shape, sample.size())));
     let mut session = loaded.engine.open().map_err(|error| error.to_string())?;
     let (meter, grid) = (Meter::start(), table.grid().to_vec());
     for sample in &samples {
         for rows in &grid {
             let [one, expected] =
-                [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.bucket, rows)));
+                [1, *rows].map(|rows| Duration::from_secs_f64(table.run(sample.shape, rows)));
             if is_too_dear(meter.read().cpu, one, expected) {
                 break;
             }
             let cpu = measure(session.as_mut(), &sample.row, *rows)?;
-            table.measure(sample.bucket, *rows, cpu);
+            table.measure(sample.shape, *rows, cpu);
         }
     }
     Ok(Survey { measured: table.measured(), best: table.bests() })
@@ -95,7 +95,7 @@ pub(super) fn load(
     let loaded = batch::guarded(load).map_err(|panic| format!("loading panicked: {panic}"))??;
     // Reading a file and packing its weights takes several times what is kept of it, and the next is read now.
     allocator::give_back(GiveBack::All);
-    let samples = batch::guarded(|| loaded.task.samples())
+    let samples = batch::guarded(|| loaded.task.profile_inputs())
         .map_err(|panic| format!("making samples panicked: {panic}"))?;
     let grid = model.costs().begin(&samples);
     if let Some(first) = samples.first()
@@ -133,7 +133,7 @@ pub(super) fn run(
 fn run_sample(
     model: &Model,
     loaded: &Loaded,
-    Sample { bucket, row }: &Sample,
+    ProfileInput { shape: bucket, row }: &ProfileInput,
     rows: usize,
     sessions: &mut Sessions,
 ) -> Result<(), String> {

@@ -24,8 +24,10 @@ use self::{
 use super::folder::Folder;
 use crate::{
     engine::{Dim, Port, Signature},
-    manifest::{
-        Asked, BatchSpec, ImageClassificationSpec, Labels, Manifest, TaskSpec, TextClassificationSpec,
+    manifest::{BatchSpec, Labels},
+    tasks::{
+        Descriptor, ImageClassificationSpec, TASKS, TaskSpec, TextClassificationSpec, TextInputSpec,
+        descriptor_of,
     },
     tensor::DType,
 };
@@ -89,51 +91,59 @@ impl Description {
         BatchSpec { max_rows: MAX_ROWS, ..BatchSpec::default() }
     }
 
-    /// Turns the description into a manifest for a network of that signature.
-    pub(super) fn manifest(&self, signature: &Signature) -> Result<Manifest, String> {
-        let labels = Labels::Inline(self.labels.clone());
-        let (output, Problem { scores, threshold }) = (self.output(signature)?, self.problem);
-        let task = match &self.kind {
-            Kind::Image(preprocessor) => {
-                let port = pixels(signature)?;
-                TaskSpec::ImageClassification(ImageClassificationSpec {
-                    labels,
-                    output,
-                    scores,
-                    threshold,
-                    temperature: 1.0,
-                    margin: 0.0,
-                    input: preprocessor.input(&self.config, port)?,
-                })
-            }
-            Kind::Text(tokens) => {
-                let input = |name: &str| signature.input(name).map(|(_, port)| port.name.clone());
-                refuse_others(signature, &TEXT_INPUTS)?;
-                TaskSpec::TextClassification(TextClassificationSpec {
-                    labels,
-                    output,
-                    scores,
-                    threshold,
-                    tokenizer: tokens.tokenizer.into(),
-                    wordpiece: tokens.wordpiece.clone(),
-                    temperature: 1.0,
-                    max_tokens: tokens.max_tokens,
-                    truncation_side: tokens.truncation_side,
-                    languages: Vec::new(),
-                    min_tokens: 0,
-                    pad_id: self.config.pad_token_id.unwrap_or(0),
-                    ids: named(signature, "input_ids")?.name.clone(),
-                    ids_reversed: None,
-                    mask: input("attention_mask"),
-                    token_types: input("token_type_ids"),
-                    positions: input("position_ids"),
-                    first_position: tokens.first_position as i64,
-                })
-            }
+    /// The task that the folder is for.
+    pub(super) fn descriptor(&self) -> &'static Descriptor {
+        let name = match self.kind {
+            Kind::Image(_) => "image-classification",
+            Kind::Text(_) => "text-classification",
         };
-        let batch = self.batch();
-        let precision = Asked::default();
-        Ok(Manifest { description: self.summary(), licence: String::new(), precision, task, batch })
+        descriptor_of(name).unwrap_or(TASKS[0])
+    }
+
+    /// Turns the description into a task's section for a network of that signature.
+    pub(super) fn spec(&self, signature: &Signature) -> Result<Box<dyn TaskSpec>, String> {
+        Ok(match &self.kind {
+            Kind::Image(preprocessor) => Box::new(self.image(preprocessor, signature)?),
+            Kind::Text(tokens) => Box::new(self.text(tokens, signature)?),
+        })
+    }
+
+    fn image(
+        &self,
+        preprocessor: &Preprocessor,
+        signature: &Signature,
+    ) -> Result<ImageClassificationSpec, String> {
+        let (output, Problem { scores, threshold }) = (self.output(signature)?, self.problem);
+        let input = preprocessor.input(&self.config, pixels(signature)?)?;
+        let labels = Labels::Inline(self.labels.clone());
+        Ok(ImageClassificationSpec { labels, output, scores, threshold, temperature: 1.0, input })
+    }
+
+    fn text(&self, tokens: &Tokens, signature: &Signature) -> Result<TextClassificationSpec, String> {
+        let (output, Problem { scores, threshold }) = (self.output(signature)?, self.problem);
+        let input = self.text_input(tokens, signature)?;
+        let labels = Labels::Inline(self.labels.clone());
+        Ok(TextClassificationSpec { output, scores, threshold, ..TextClassificationSpec::new(labels, input) })
+    }
+
+    fn text_input(&self, tokens: &Tokens, signature: &Signature) -> Result<TextInputSpec, String> {
+        let input = |name: &str| signature.input(name).map(|(_, port)| port.name.clone());
+        refuse_others(signature, &TEXT_INPUTS)?;
+        Ok(TextInputSpec {
+            tokenizer: tokens.tokenizer.into(),
+            wordpiece: tokens.wordpiece.clone(),
+            max_tokens: tokens.max_tokens,
+            truncation_side: tokens.truncation_side,
+            languages: Vec::new(),
+            min_tokens: 0,
+            pad_id: self.config.pad_token_id.unwrap_or(0),
+            ids: named(signature, "input_ids")?.name.clone(),
+            ids_reversed: None,
+            mask: input("attention_mask"),
+            token_types: input("token_type_ids"),
+            positions: input("position_ids"),
+            first_position: tokens.first_position as i64,
+        })
     }
 
     /// The output that holds the logits, `logits` or else the only one with a number per label; refuses labels that

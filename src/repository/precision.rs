@@ -13,7 +13,7 @@ use crate::{
         tract::TractEngine,
     },
     manifest::Asked,
-    task::{Prepared, Task},
+    tasks::{Prepared, Task},
 };
 
 /// What is asked for, and the largest difference of a score, a probability, with which `auto` still takes bf16.
@@ -92,7 +92,7 @@ fn compare(
     let (mut in_f32, mut in_bf16) = (exact.open().map_err(text)?, rounded.open().map_err(text)?);
     let (began, form) = (Instant::now(), form.to_string());
     let mut found = Compared { n_probes: 0, largest_difference: 0.0 };
-    for probe in task.probes() {
+    for probe in task.calibration_inputs() {
         let scores = scores(task, in_bf16.as_mut(), &probe)?;
         if rounded.kernels().iter().all(|part| part.kernel != form) {
             return Ok(None);
@@ -120,7 +120,7 @@ fn compare(
 fn scores(task: &dyn Task, session: &mut dyn Session, probe: &Prepared) -> Result<Vec<f32>, String> {
     let rows = run_rows(session, &[&probe.row]).map_err(|error| error.to_string())?;
     let row = rows.into_iter().next().unwrap_or_default();
-    task.compared(row, &probe.frame).map_err(|error| error.to_string())
+    task.scores(row, &probe.context).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

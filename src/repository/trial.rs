@@ -5,13 +5,11 @@
 
 use crate::{
     engine::{Dim, Engine, run_rows},
-    task::Task,
+    tasks::Task,
 };
 
-/// The task whose rows have different lengths.
-const TEXTS: &str = "text-classification";
-
-/// Runs a row of the shortest shape, where shapes differ. Then runs one of the task's probes and reads the answer, where
+/// Runs a row of the shortest shape, where the task has advice for the case that it fails. Then runs one of the task's
+/// calibration inputs and reads the answer, where
 /// the extent of an output is free.
 pub(super) fn answer(task: &dyn Task, engine: &dyn Engine) -> Result<(), String> {
     shortest(task, engine)?;
@@ -19,11 +17,11 @@ pub(super) fn answer(task: &dyn Task, engine: &dyn Engine) -> Result<(), String>
     if !engine.signature().outputs.iter().any(|port| port.shape.iter().skip(1).any(is_open)) {
         return Ok(());
     }
-    let Some(probe) = task.probes().into_iter().next() else { return Ok(()) };
+    let Some(input) = task.calibration_inputs().into_iter().next() else { return Ok(()) };
     let mut session = engine.open().map_err(|error| error.to_string())?;
-    let rows = run_rows(session.as_mut(), &[&probe.row]).map_err(|error| error.to_string())?;
+    let rows = run_rows(session.as_mut(), &[&input.row]).map_err(|error| error.to_string())?;
     let outputs = rows.into_iter().next().unwrap_or_default();
-    task.answer(outputs, &probe.frame).map(|_| ()).map_err(|error| error.to_string())
+    task.postprocess(outputs, &input.context).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// The largest difference of a score that padding may make.
@@ -38,7 +36,7 @@ pub(super) fn padding(task: &dyn Task, engine: &dyn Engine) -> Result<(), String
     for prepared in rows {
         let outputs = run_rows(session.as_mut(), &[&prepared.row]).map_err(|error| error.to_string())?;
         let outputs = outputs.into_iter().next().unwrap_or_default();
-        scores.push(task.compared(outputs, &prepared.frame).map_err(|error| error.to_string())?);
+        scores.push(task.scores(outputs, &prepared.context).map_err(|error| error.to_string())?);
     }
     let [plain, padded] = scores.as_slice() else { return Ok(()) };
     match plain.iter().zip(padded).all(|(plain, padded)| (plain - padded).abs() <= UNMOVED) {
@@ -51,14 +49,8 @@ pub(super) fn padding(task: &dyn Task, engine: &dyn Engine) -> Result<(), String
 
 /// The shortest texts have the fewest tokens that a window could need. What was planned is kept for the warm-up.
 fn shortest(task: &dyn Task, engine: &dyn Engine) -> Result<(), String> {
-    let samples = if task.kind() == TEXTS { task.samples() } else { Vec::new() };
-    let [shortest, _, ..] = samples.as_slice() else { return Ok(()) };
+    let Some(shortest) = task.profile_inputs().into_iter().next() else { return Ok(()) };
+    let Some(advice) = task.advice(shortest.shape) else { return Ok(()) };
     let mut session = engine.open().map_err(|error| error.to_string())?;
-    run_rows(session.as_mut(), &[&shortest.row]).map(|_| ()).map_err(|error| {
-        let length = shortest.bucket;
-        format!(
-            "{error}; the shortest texts have {length} tokens here: where the network needs more, min_tokens in a \
-             model.toml pads them"
-        )
-    })
+    run_rows(session.as_mut(), &[&shortest.row]).map(|_| ()).map_err(|error| format!("{error}; {advice}"))
 }

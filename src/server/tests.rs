@@ -15,6 +15,7 @@ use super::{places::RESERVE, *};
 use crate::{
     config::{Config, LogPeer},
     metrics::Metrics,
+    pipelines::Pipelines,
     pool::{ModelPool, PoolOptions},
 };
 
@@ -266,6 +267,7 @@ fn routes(more: Router) -> Router {
     more.fallback_service(Routes::new(AppState::new(
         Config::default(),
         Arc::new(ModelPool::start(&options, Vec::new(), &Metrics::new()).unwrap()),
+        Pipelines::default(),
         Arc::new(Metrics::new()),
     )))
 }

@@ -57,9 +57,9 @@ fn each_rule_finds_what_breaks_it_and_names_file_and_line() {
             "src/pool/queue.rs:2: `axum` is named outside",
         ),
         (
-            "src/task/mod.rs",
+            "src/tasks/mod.rs",
             "use {bytes::Bytes,\n    tower::{Service, util}};\n",
-            "src/task/mod.rs:2: `tower` is named",
+            "src/tasks/mod.rs:2: `tower` is named",
         ),
         ("src/cli/serve.rs", "fn f() {\n    hyper::rt::x();\n}\n", "src/cli/serve.rs:2: `hyper` is named"),
         (
@@ -67,7 +67,7 @@ fn each_rule_finds_what_breaks_it_and_names_file_and_line() {
             "use tract_onnx::prelude::TVec;\n",
             "src/engine/mod.rs:1: `tract_onnx` is named",
         ),
-        ("src/task/classify.rs", "use image::DynamicImage;\n", "src/task/classify.rs:1: `image` is named"),
+        ("src/tasks/classify.rs", "use image::DynamicImage;\n", "src/tasks/classify.rs:1: `image` is named"),
         ("src/text.rs", "type A = image::DynamicImage;\n", "src/text.rs:1: `image` is named"),
         ("src/text.rs", "use ::image as codec;\n", "src/text.rs:1: `image` is named"),
         ("src/http/mod.rs", "use fast_image_resize as resize;\n", "`fast_image_resize` is named"),
@@ -86,15 +86,19 @@ fn each_rule_finds_what_breaks_it_and_names_file_and_line() {
         ("src/pool/mod.rs", "use crate::http::AppState;\n", "src/pool/mod.rs:1: pool imports http"),
         (
             "src/engine/mod.rs",
-            "use crate::{\n    error::Error,\n    task::Task,\n};\n",
-            "src/engine/mod.rs:3: engine imports task",
+            "use crate::{\n    error::Error,\n    tasks::Task,\n};\n",
+            "src/engine/mod.rs:3: engine imports tasks",
         ),
         ("src/image/mod.rs", "fn f() -> crate::text::Text {}\n", "src/image/mod.rs:1: image imports text"),
         ("src/error.rs", "use crate::config::Config;\n", "src/error.rs:1: error imports config"),
-        ("src/task/a/b.rs", "use super::super::super::pool::Slot;\n", "src/task/a/b.rs:1: task imports pool"),
-        ("src/task/classify.rs", "use std::sync::Mutex;\n", "src/task/classify.rs:1: a task holds a lock"),
-        ("src/task/classify.rs", "use tokio::sync::Notify;\n", "src/task/classify.rs:1: a task"),
-        ("src/task/classify.rs", "async fn f() {}\n", "src/task/classify.rs:1: a task"),
+        (
+            "src/tasks/a/b.rs",
+            "use super::super::super::pool::Slot;\n",
+            "src/tasks/a/b.rs:1: tasks imports pool",
+        ),
+        ("src/tasks/classify.rs", "use std::sync::Mutex;\n", "src/tasks/classify.rs:1: a task holds a lock"),
+        ("src/tasks/classify.rs", "use tokio::sync::Notify;\n", "src/tasks/classify.rs:1: a task"),
+        ("src/tasks/classify.rs", "async fn f() {}\n", "src/tasks/classify.rs:1: a task"),
         (
             "src/engine/tract/gru.rs",
             "fn f() {\n    unsafe { g() }\n}\n",
@@ -116,9 +120,9 @@ fn what_keeps_to_the_rules_is_left_alone() {
         ("src/server/socket.rs", "use hyper::body::Incoming;\n"),
         ("src/engine/tract/cache.rs", "use tract_onnx::prelude::TVec;\n"),
         ("src/image/decode.rs", "use image::ImageReader;\n"),
-        ("src/task/mod.rs", "use crate::image::{self, Rect};\nfn f(x: image::Rect) {}\n"),
-        ("src/task/mod.rs", "use crate::{error::Error, image::Rect};\n"),
-        ("src/task/mod.rs", "mod base64;\nuse base64::decode;\nuse super::pool_of_tears::X;\n"),
+        ("src/tasks/mod.rs", "use crate::image::{self, Rect};\nfn f(x: image::Rect) {}\n"),
+        ("src/tasks/mod.rs", "use crate::{error::Error, image::Rect};\n"),
+        ("src/tasks/mod.rs", "mod base64;\nuse base64::decode;\nuse super::pool_of_tears::X;\n"),
         ("src/pool/worker.rs", "use std::thread::{self, JoinHandle};\nfn f() { thread::Builder::new(); }\n"),
         ("src/pool/mod.rs", "use std::thread::JoinHandle;\nfn f() { std::thread::sleep(x); }\n"),
         ("src/lib.rs", "pub mod attic;\n"),
@@ -137,7 +141,7 @@ fn what_keeps_to_the_rules_is_left_alone() {
             "#[cfg(test)]\nmod tests {\n    use crate::pool::Slot;\n    fn f() { std::thread::spawn(g); }\n}\n",
         ),
         ("src/pool/tests.rs", "use crate::http::AppState;\n"),
-        ("src/engine/tract/tests/shared.rs", "use crate::task::Task;\n"),
+        ("src/engine/tract/tests/shared.rs", "use crate::tasks::Task;\n"),
     ] {
         assert_eq!(said_of(name, text), "", "{name}: {text}");
     }

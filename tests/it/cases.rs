@@ -139,10 +139,9 @@ fn folders_of_models_answer_as_the_library_that_wrote_them() {
     }
 }
 
-/// The scores of an answer, wherever its kind of answer holds them.
+/// The scores of an answer.
 fn scores_of(answer: &Value) -> &Vec<Value> {
-    let scores = answer["scores"].as_array().or_else(|| answer["faces"][0]["scores"].as_array());
-    scores.unwrap_or_else(|| panic!("no scores in {answer}"))
+    answer["scores"].as_array().unwrap_or_else(|| panic!("no scores in {answer}"))
 }
 
 /// Scores by their labels, of which some repeat.

@@ -108,6 +108,7 @@ fn with_detector() -> (tempfile::TempDir, PathBuf) {
     fs::create_dir_all(detector.join("1")).expect("a folder");
     fs::write(detector.join("1/model.onnx"), red_detector()).expect("written");
     fs::write(detector.join("model.toml"), MANIFEST).expect("written");
+    copy(&models().join("faces"), &root.join("faces"));
     (keep, root)
 }
 
@@ -150,7 +151,11 @@ fn every_face_is_found_and_read() {
     // At half its size, a square of 16 is a cell.
     let picture = picture(640, 480, &[[160, 160], [480, 320]], 16);
     let answer = ask(&server, VISION, &picture);
-    assert_eq!((&answer["model"], &answer["detector"]), (&json!("face"), &json!("face-detector")));
+    assert_eq!(answer["model"], "faces");
+    assert_eq!(
+        answer["stages"],
+        json!([{ "model": "face-detector", "version": 1 }, { "model": "face", "version": 1 }])
+    );
     let image = &answer["images"][0];
     assert_eq!((&image["width"], &image["height"]), (&json!(640), &json!(480)));
     let faces = image["faces"].as_array().expect("faces");
@@ -169,7 +174,7 @@ fn every_face_is_found_and_read() {
         let [x, y, width, height] = numbers(face).map(|n| n as u32);
         let region = image::imageops::crop_imm(&picture, x, y, width, height).to_image();
         let alone = ask(&server, "/v1/vision/classify?model=face", &region);
-        let alone = &alone["images"][0]["faces"][0];
+        let alone = &alone["images"][0];
         assert_eq!(alone["label"], face["label"]);
         let difference =
             alone["score"].as_f64().expect("a number") - face["score"].as_f64().expect("a number");
@@ -189,16 +194,20 @@ fn the_caller_chooses_the_detector_and_the_side() {
     let (_keep, server) = server();
     // Half a cell at the cheap side, a whole one at the accurate side.
     let picture = picture(640, 480, &[[160, 160]], 8);
-    let n_faces = |path: &str| ask(&server, path, &picture)["images"][0]["faces"].as_array().map(Vec::len);
+    let n = |key: &str, path: &str| ask(&server, path, &picture)["images"][0][key].as_array().map(Vec::len);
+    let n_faces = |path: &str| n("faces", path);
     assert_eq!(n_faces(VISION), Some(0));
     assert_eq!(n_faces("/v1/vision/classify?side=640"), Some(1));
-    assert_eq!(n_faces("/v1/vision/classify?model=face&detector=face-detector&side=640"), Some(1));
-    assert_eq!(n_faces("/v1/models/face-detector/predict?side=640"), Some(1));
-    let whole = json!({ "x": 0, "y": 0, "width": 640, "height": 480 });
+    assert_eq!(n_faces("/v1/vision/classify?detector=face-detector&side=640"), Some(1));
+    assert_eq!(n_faces("/v1/models/faces/predict?side=640"), Some(1));
+    assert_eq!(n("regions", "/v1/vision/classify?model=face&detector=face-detector&side=640"), Some(1));
+    assert_eq!(n("detections", "/v1/models/face-detector/predict?side=640"), Some(1));
     for path in ["/v1/vision/classify?model=face", "/v1/vision/classify?detector=none"] {
         let answer = ask(&server, path, &picture);
-        assert_eq!(answer["images"][0]["faces"][0]["box"], whole);
-        assert_eq!(answer["detector"], Value::Null);
+        let mut keys: Vec<&String> = answer["images"][0].as_object().expect("an image").keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["height", "label", "score", "scores", "width"]);
+        assert_eq!((&answer["model"], &answer["version"]), (&json!("face"), &json!(1)));
     }
 }
 
@@ -210,22 +219,22 @@ fn what_cannot_be_asked_is_refused_with_what_can() {
         format!("{} {}", response.status, response.json()["detail"].as_str().unwrap_or_default())
     };
     insta::assert_snapshot!(refusal("/v1/vision/classify?side=500"), @"400 side is 500; allowed are 320, 640");
-    insta::assert_snapshot!(refusal("/v1/vision/classify?side=big"), @"400 side is `big`; allowed is a number of pixels");
-    insta::assert_snapshot!(refusal("/v1/vision/classify?model=face&side=320"), @"400 side is 320, but the model `face` lets nobody choose it: leave it out");
-    insta::assert_snapshot!(refusal("/v1/vision/classify?detector=face"), @"422 the model `face` finds no faces; ask a detector, or none");
+    insta::assert_snapshot!(refusal("/v1/vision/classify?side=big"), @"400 side is `big`; allowed is a whole number of pixels, at least 1");
+    insta::assert_snapshot!(refusal("/v1/vision/classify?model=face&side=320"), @"400 unknown query parameter `side`; allowed are model, detector, top_k, class, balance");
+    insta::assert_snapshot!(refusal("/v1/vision/classify?detector=face"), @"422 the model `face` finds no regions; ask a detector, or none");
     insta::assert_snapshot!(refusal("/v1/vision/classify?detector=eyes"), @"404 no model is called `eyes`; the models are `face`, `face-detector`");
-    insta::assert_snapshot!(refusal("/v1/vision/classify?model=face-detector&detector=face-detector"), @"422 the model `face-detector` classifies no faces; ask it with detector=none");
-    insta::assert_snapshot!(refusal("/v1/models/face/predict?detector=none"), @"400 unknown query parameter `detector`; allowed are side, top_k, class, balance");
+    insta::assert_snapshot!(refusal("/v1/vision/classify?model=face-detector&detector=face-detector"), @"422 the model `face-detector` reads no regions of pictures; ask it with detector=none");
+    insta::assert_snapshot!(refusal("/v1/models/face/predict?detector=none"), @"400 unknown query parameter `detector`; allowed are top_k, class, balance");
 }
 
 #[test]
-fn a_detector_alone_answers_boxes_without_labels() {
+fn a_detector_alone_answers_detections() {
     let (_keep, server) = server();
     let answer = ask(&server, "/v1/models/face-detector/predict", &picture(640, 480, &[[160, 160]], 16));
-    let face = &answer["images"][0]["faces"][0];
+    let face = &answer["images"][0]["detections"][0];
     let mut keys: Vec<&String> = face.as_object().expect("a face").keys().collect();
     keys.sort();
-    assert_eq!(keys, ["box", "confidence"]);
+    assert_eq!(keys, ["box", "label", "label_id", "score"]);
     assert_eq!(
         ask(&server, "/v1/vision/classify?model=face-detector", &picture(640, 480, &[[160, 160]], 16)),
         answer

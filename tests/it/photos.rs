@@ -115,7 +115,7 @@ fn every_photograph_is_answered_in_its_own_size_alone_and_together() {
         assert_eq!(response.status, 200, "{file}: {}", response.text());
         let image = response.json()["images"][0].clone();
         assert_eq!((&image["width"], &image["height"]), (&entry["size"][0], &entry["size"][1]), "{file}");
-        let scores = image["faces"][0]["scores"].as_array().expect("scores").iter();
+        let scores = image["scores"].as_array().expect("scores").iter();
         let sum: f64 = scores.map(|score| score["score"].as_f64().expect("a number")).sum();
         assert!((sum - 1.0).abs() < 1e-4, "{file}: the scores add up to {sum}");
         photos.push((bytes, image));

@@ -144,6 +144,17 @@ impl Tensor {
         self.data.dtype()
     }
 
+    /// The bytes that the elements take.
+    pub fn n_bytes(&self) -> usize {
+        match &self.data {
+            Data::F32(values) => size_of_val(values.as_slice()),
+            Data::I64(values) => size_of_val(values.as_slice()),
+            Data::I32(values) => size_of_val(values.as_slice()),
+            Data::U8(values) => values.len(),
+            Data::Bool(values) => values.len(),
+        }
+    }
+
     /// The elements as `f32`, or which type they have instead.
     pub fn as_f32(&self) -> Result<&[f32], TensorError> {
         match &self.data {

@@ -4,14 +4,8 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
 
-use super::Origin;
-use crate::{
-    error::Error,
-    http::{ImageBody, TextBody},
-    metrics::Cost,
-    pool::Answered,
-    task::Answer,
-};
+use super::{Origin, Told};
+use crate::{api::Entry, error::Error, metrics::Cost};
 
 /// Every score is told.
 const ALL: usize = usize::MAX;
@@ -29,14 +23,9 @@ pub(super) struct Line<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Outcome<'a> {
-    Image {
+    Answered {
         #[serde(flatten)]
-        image: ImageBody<'a>,
-        cost: Milliseconds,
-    },
-    Text {
-        #[serde(flatten)]
-        text: TextBody<'a>,
+        entry: Entry<'a>,
         cost: Milliseconds,
     },
     Failed {
@@ -56,30 +45,19 @@ struct Milliseconds {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn of(origin: &'a Origin, answered: &'a Result<Answered, Error>) -> Self {
-        let outcome = match answered {
-            Ok(Answered { answer, cost }) => Outcome::of(answer, cost),
+    pub(super) fn of(origin: &'a Origin, told: &'a Result<Told, Error>) -> Self {
+        let outcome = match told {
+            Ok(Told::Model(answered)) => Outcome::Answered {
+                entry: Entry::new(&answered.answer, ALL),
+                cost: Milliseconds::of(&answered.cost),
+            },
+            Ok(Told::Pipeline(scene, stages)) => match Entry::of_scene(scene, stages, ALL) {
+                Ok(entry) => Outcome::Answered { entry, cost: Milliseconds::of(&scene.cost()) },
+                Err(error) => Outcome::Failed { error: error.to_string() },
+            },
             Err(error) => Outcome::Failed { error: error.to_string() },
         };
         Self { file: origin.file.to_string_lossy(), line: origin.line, outcome }
-    }
-}
-
-impl<'a> Outcome<'a> {
-    fn of(answer: &'a Answer, cost: &Cost) -> Self {
-        let cost = Milliseconds::of(cost);
-        match answer {
-            Answer::Image { width, height, region, scores } => {
-                Self::Image { image: ImageBody::whole((*width, *height), *region, scores, ALL), cost }
-            }
-            Answer::Faces { width, height, faces } => {
-                Self::Image { image: ImageBody::found((*width, *height), faces), cost }
-            }
-            Answer::Text { tokens, truncated, supported, scores } => {
-                let text = TextBody::new(*tokens, *truncated, scores, ALL).telling(*supported);
-                Self::Text { text, cost }
-            }
-        }
     }
 }
 
@@ -102,18 +80,19 @@ impl Milliseconds {
 mod tests {
     use super::*;
     use crate::{
-        image::Rect,
-        task::{Ranked, Scored, Supported, Truncated},
+        pool::Answered,
+        tasks::{About, Answer, Output, Ranked, Scored, Supported, Truncated},
     };
 
-    fn printed(line: Option<usize>, answered: Result<Answered, Error>) -> String {
+    fn printed(line: Option<usize>, answered: Result<Told, Error>) -> String {
         let origin = Origin { file: "input".into(), line };
         serde_json::to_string(&Line::of(&origin, &answered)).unwrap()
     }
 
-    fn answered(answer: Answer) -> Result<Answered, Error> {
+    fn answered(about: About) -> Result<Told, Error> {
         let cost = Cost { infer: Duration::from_micros(1500), batch: 2, ..Cost::default() };
-        Ok(Answered { answer, cost })
+        let answer = Answer { output: Output::Classes(scores()), about };
+        Ok(Told::Model(Answered { answer, cost, items: Vec::new() }))
     }
 
     fn scores() -> Ranked {
@@ -122,20 +101,14 @@ mod tests {
 
     #[test]
     fn a_text_is_told_with_its_line_answer_and_cost() {
-        let answer = Answer::Text {
-            tokens: 3,
-            truncated: Truncated::No,
-            supported: Supported::Unsaid,
-            scores: scores(),
-        };
+        let answer = About::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid };
         insta::assert_snapshot!(printed(Some(7), answered(answer)), @r#"{"file":"input","line":7,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"tokens":3,"truncated":false,"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
     }
 
     #[test]
-    fn an_image_is_told_with_its_region() {
-        let region = Rect { x: 1, y: 2, width: 3, height: 4 };
-        let answer = Answer::Image { width: 5, height: 6, region, scores: scores() };
-        insta::assert_snapshot!(printed(None, answered(answer)), @r#"{"file":"input","width":5,"height":6,"faces":[{"box":{"x":1,"y":2,"width":3,"height":4},"confidence":null,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}]}],"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
+    fn an_image_is_told_with_its_size_and_labels() {
+        let answer = About::Image { width: 5, height: 6 };
+        insta::assert_snapshot!(printed(None, answered(answer)), @r#"{"file":"input","width":5,"height":6,"label":"positive","score":0.75,"scores":[{"label":"positive","score":0.75},{"label":"negative","score":0.25}],"cost":{"queue_ms":0.0,"prepare_ms":0.0,"infer_ms":1.5,"answer_ms":0.0,"cpu_ms":0.0,"batch":2}}"#);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Rehearse {
 fn answer(loaded: &Loaded) -> Result<(), String> {
     let text = |error: crate::engine::EngineError| error.to_string();
     let mut session = loaded.engine.open().map_err(text)?;
-    match loaded.task.samples().first() {
+    match loaded.task.profile_inputs().first() {
         Some(sample) => run_rows(session.as_mut(), &[&sample.row]).map(|_| ()).map_err(text),
         None => Ok(()),
     }

@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     http::{AppState, Listened, Objection, Routes},
     metrics::Metrics,
+    pipelines::Pipelines,
     pool::{ModelPool, PoolOptions},
 };
 
@@ -22,7 +23,7 @@ fn routes(cors: Origins) -> Routes {
     let metrics = Arc::new(Metrics::new());
     let options = PoolOptions { workers: 1, queue_rows: 10, queue_bytes: 1000 };
     let pool = Arc::new(ModelPool::start(&options, Vec::new(), &metrics).unwrap());
-    Routes::new(AppState::new(config, pool, metrics))
+    Routes::new(AppState::new(config, pool, Pipelines::default(), metrics))
 }
 
 fn these() -> Origins {

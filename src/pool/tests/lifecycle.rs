@@ -80,7 +80,7 @@ fn id(name: &str, version: u32) -> ModelId {
 
 fn on(pool: &ModelPool, model: &Arc<Model>, text: &str) -> Result<Reply, Error> {
     let slot = pool.reserve(model, claim(Duration::from_secs(60)))?;
-    Ok(slot.submit(vec![Input::Text(text.to_owned())])?.remove(0))
+    Ok(slot.submit(vec![Input::text(text)])?.remove(0))
 }
 
 async fn ask(pool: &ModelPool, name: &str, version: Option<u32>, text: &str) -> Result<f32, Error> {
@@ -129,7 +129,7 @@ async fn what_an_unloaded_model_has_accepted_is_answered_and_nobody_else_finds_i
     assert!(matches!(refused, Err(Error::ModelNotFound { .. })), "{refused:?}");
     assert!(matches!(pool.unload(&id("double", 1)), Err(Error::ModelNotFound { .. })));
     assert_eq!(found.state(), State::Unloading);
-    let reserved = reserved.submit(vec![Input::Text("4".to_owned())]).unwrap().remove(0);
+    let reserved = reserved.submit(vec![Input::text("4")]).unwrap().remove(0);
     let late = on(&pool, &found, "5").unwrap();
     drop(found);
     gate.release();
@@ -185,29 +185,25 @@ async fn a_load_that_fails_leaves_the_old_version_and_says_why() {
 struct Unbearable;
 
 impl Task for Unbearable {
-    fn kind(&self) -> &'static str {
-        "unbearable"
+    fn descriptor(&self) -> &'static Descriptor {
+        texts()
     }
 
-    fn labels(&self) -> &[Arc<str>] {
-        &[]
+    fn shape_class(&self, size: &RequestSize) -> ShapeClass {
+        Numbers.shape_class(size)
     }
 
-    fn bucket(&self, weight: Weight) -> Bucket {
-        Numbers.bucket(weight)
+    fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        Numbers.preprocess(input)
     }
 
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        Numbers.prepare(input)
+    fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
+        Numbers.postprocess(outputs, context)
     }
 
-    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        Numbers.answer(outputs, frame)
-    }
-
-    fn samples(&self) -> Vec<Sample> {
+    fn profile_inputs(&self) -> Vec<ProfileInput> {
         let row = vec![Tensor::new(vec![1], Data::I64(vec![1])).unwrap()];
-        vec![Sample { bucket: 1, row }]
+        vec![ProfileInput { shape: 1, row }]
     }
 }
 

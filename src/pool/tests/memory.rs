@@ -72,7 +72,7 @@ async fn queued_jobs_hold_the_room_of_all_the_memory_that_they_keep_alive() {
                         continue;
                     }
                     let body = Counted::body(n_bytes, &alive);
-                    let slice = |at: usize| Input::Image(body.slice(at % n_bytes..=at % n_bytes));
+                    let slice = |at: usize| Input::image(body.slice(at % n_bytes..=at % n_bytes));
                     let inputs = (0..n_slices).map(slice).collect();
                     drop(body);
                     // Refused inputs are dropped before the slot is.
@@ -111,7 +111,7 @@ async fn a_body_of_blanks_counts_until_its_last_input_is_answered() {
         let mut slot = reserve(&pool)?;
         slot.grow(n_bytes)?;
         let body = Bytes::from(vec![b' '; n_bytes]);
-        slot.submit_slices(vec![Input::Image(body.slice(..1)), Input::Image(body.slice(1..2))], n_bytes)
+        slot.submit_slices(vec![Input::image(body.slice(..1)), Input::image(body.slice(1..2))], n_bytes)
     };
     let mut first = ask(3000).unwrap();
     assert_eq!(pool.shared.room().taken().1, 3000 + 1, "all of it, and one byte of text that runs");

@@ -6,7 +6,7 @@ use crate::manifest::Balance;
 /// Asks the pool's model on these terms.
 fn ask(pool: &ModelPool, text: &str, terms: Claim) -> Result<Reply, Error> {
     let slot = pool.reserve(&pool.models()[0], terms)?;
-    Ok(slot.submit(vec![Input::Text(text.to_owned())])?.remove(0))
+    Ok(slot.submit(vec![Input::text(text)])?.remove(0))
 }
 
 fn minute() -> Claim {
@@ -39,7 +39,8 @@ async fn who_agreed_to_wait_is_joined_by_who_comes_next() {
         for _ in 0..10 {
             ask(&pool, "0", minute()).unwrap().await.unwrap();
         }
-        let replies: Vec<Reply> = (1..=8).map(|i| ask(&pool, &i.to_string(), cheap).unwrap()).collect();
+        let replies: Vec<Reply> =
+            (1..=8).map(|i| ask(&pool, &i.to_string(), cheap.clone()).unwrap()).collect();
         let mut batches = Vec::new();
         for reply in replies {
             batches.push(reply.await.unwrap().cost.batch);
@@ -187,7 +188,7 @@ async fn what_is_held_for_a_later_answer_is_promised_to_nobody_else() {
     drop(held);
     assert!(pool.reserve(model, terms()).is_ok(), "a dropped slot owes nothing");
     let held = pool.hold(model, terms()).unwrap();
-    assert!(held.submit(vec![Input::Text("1".to_owned())]).is_ok(), "what was held is not asked for twice");
+    assert!(held.submit(vec![Input::text("1")]).is_ok(), "what was held is not asked for twice");
 }
 
 #[tokio::test]

@@ -5,6 +5,11 @@ use std::fs;
 use super::*;
 use crate::manifest::{Scores, TruncationSide};
 
+fn text_of(described: &Description, signature: &Signature) -> Result<TextClassificationSpec, String> {
+    let Kind::Text(tokens) = &described.kind else { panic!("{:?}", described.kind) };
+    described.text(tokens, signature)
+}
+
 fn described(files: &[(&str, &str)]) -> Result<Description, String> {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().canonicalize().unwrap();
@@ -32,9 +37,7 @@ fn texts(inputs: &[&str], n_labels: usize) -> Signature {
 
 fn text(config: &str, tokenizer: &str, signature: &Signature) -> Result<TextClassificationSpec, String> {
     let files = [(CONFIG, config), (TOKENIZER, "{}"), ("tokenizer_config.json", tokenizer)];
-    let manifest = described(&files)?.manifest(signature)?;
-    let TaskSpec::TextClassification(spec) = manifest.task else { panic!("{manifest:?}") };
-    Ok(spec)
+    text_of(&described(&files)?, signature)
 }
 
 #[test]
@@ -143,8 +146,8 @@ fn pictures_come_in_by_the_usual_name_or_the_only_one() {
     let input = |names: &[&str]| {
         let pixels = [3, 8, 8].map(Dim::Fixed);
         let inputs = names.iter().map(|name| port(name, DType::F32, &pixels)).collect();
-        let manifest = described.manifest(&Signature { inputs, ..texts(&[], 2) })?;
-        let TaskSpec::ImageClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+        let Kind::Image(preprocessor) = &described.kind else { panic!("{:?}", described.kind) };
+        let spec = described.image(preprocessor, &Signature { inputs, ..texts(&[], 2) })?;
         Ok::<_, String>(spec.input.name)
     };
     assert_eq!(input(&["pixel_values"]).unwrap(), "pixel_values");
@@ -173,8 +176,7 @@ fn it_must_be_clear_whether_images_or_texts_are_taken() {
 #[test]
 fn a_vocabulary_is_enough_for_texts() {
     let files = [(CONFIG, r#"{"model_type": "bert"}"#), (VOCABULARY, "[UNK]\n[CLS]\n[SEP]\ngood\n")];
-    let manifest = described(&files).unwrap().manifest(&texts(&["input_ids"], 2)).unwrap();
-    let TaskSpec::TextClassification(spec) = manifest.task else { panic!("{manifest:?}") };
+    let spec = text_of(&described(&files).unwrap(), &texts(&["input_ids"], 2)).unwrap();
     assert_eq!(spec.tokenizer, Path::new(VOCABULARY));
     assert!(spec.wordpiece.is_some());
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     engine::run_rows,
     image::pictures,
-    task::{Answer, Input, Ranked},
+    tasks::{Input, Output, Ranked},
     text::fixtures,
 };
 
@@ -30,12 +30,12 @@ fn loaded(files: &[(&str, &[u8])]) -> Result<Loaded, String> {
 }
 
 fn ranked(loaded: &Loaded, input: Input) -> Ranked {
-    let prepared = loaded.task.prepare(input).unwrap();
+    let prepared = loaded.task.preprocess(input).unwrap();
     let mut session = loaded.engine.open().unwrap();
     let outputs = run_rows(session.as_mut(), &[&prepared.row]).unwrap().remove(0);
-    match loaded.task.answer(outputs, &prepared.frame).unwrap() {
-        Answer::Image { scores, .. } | Answer::Text { scores, .. } => scores,
-        Answer::Faces { .. } => panic!("faces"),
+    match loaded.task.postprocess(outputs, &prepared.context).unwrap().output {
+        Output::Classes(ranked) => ranked,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -76,7 +76,7 @@ fn of_picture(config: &[u8], preprocessor: &[u8], network: &[u8]) -> Result<Rank
     let files =
         [("config.json", config), ("preprocessor_config.json", preprocessor), ("model.onnx", network)];
     let loaded = loaded(&files)?;
-    Ok(ranked(&loaded, Input::Image(pictures::png(&pictures::smooth(31, 20)).into())))
+    Ok(ranked(&loaded, Input::image(pictures::png(&pictures::smooth(31, 20)))))
 }
 
 fn close(one: &Ranked, other: &Ranked) {
@@ -184,7 +184,7 @@ fn texts_shorter_than_a_window_are_refused_or_padded() {
     assert!(error.contains("min_tokens in a model.toml"), "{error}");
     let padded = load(&toml("min_tokens = 5\n"), &window(5, &[])).unwrap();
     for text in ["good", "good bad film very good film good"] {
-        let scores = scores(&ranked(&padded, Input::Text(text.to_owned())));
+        let scores = scores(&ranked(&padded, Input::text(text)));
         assert!(scores.iter().all(|(_, score)| (0.01..0.99).contains(score)), "{scores:?}");
     }
     let Err(error) = load(&toml(""), &window(1, &["mask"])) else { panic!("nothing fills the mask") };
@@ -218,7 +218,7 @@ fn a_vocabulary_and_a_quantised_file_are_a_model() {
         ("onnx/model_quantized.onnx", &network),
     ])
     .unwrap();
-    let found = scores(&ranked(&loaded, Input::Text("Good bad".to_owned())));
+    let found = scores(&ranked(&loaded, Input::text("Good bad")));
     let words = noise(1, 24);
     let logit = |label: usize| [2, 4, 5, 3].map(|id: usize| words[id * 2 + label]).iter().sum::<f32>();
     let expected = 1.0 / (1.0 + (logit(1) - logit(0)).exp());

@@ -11,16 +11,19 @@ const ROOMS: &[&[&str]] = &[
     &["cli"],
     &["server"],
     &["http"],
+    &["api"],
     &["repository"],
+    &["pipelines"],
     &["pool"],
-    &["task"],
+    &["tasks"],
     &["engine"],
     &["image", "text"],
     &["tensor"],
     // Plain data, for every room.
     &["config"],
+    &["metrics"],
     &["manifest"],
-    &["metrics", "error", "cores", "random", "allocator"],
+    &["error", "cores", "random", "allocator"],
 ];
 
 /// Libraries that only some rooms may name.
@@ -93,7 +96,7 @@ pub(super) fn broken_by(source: &Source) -> Vec<String> {
                 );
             }
         }
-        if room == "task" && path.iter().any(|part| NOT_IN_TASKS.contains(&part.as_str())) {
+        if room == "tasks" && path.iter().any(|part| NOT_IN_TASKS.contains(&part.as_str())) {
             tell(
                 *line,
                 format!("a task holds a lock or waits: `{}`; tasks are pure functions", path.join("::")),

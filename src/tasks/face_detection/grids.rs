@@ -7,13 +7,11 @@
 //!
 //! Invariant: every number of a candidate is finite. A network that gives others has failed, and says so.
 
-use super::super::SpecError;
+use super::super::{GridSpec, SpecError, fit::misfit};
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
     image::Letterbox,
-    manifest::GridSpec,
-    task::fit::misfit,
     tensor::{DType, Tensor},
 };
 

@@ -4,54 +4,102 @@
 
 use std::{path::Path, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    Answer, Bucket, Crop, Encoded, Frame, Input, Prepared, Sample, SpecError, Task, TaskOptions, Weight,
-    Workload,
+    About, Answer, BuildContext, Context, Descriptor, Input, Item, Modality, Output, OutputKind, Prepared,
+    ProfileInput, RequestSize, ShapeClass, SpecError, Task, TaskSpec, Workload,
+    calibration::{N_INPUTS, Pattern},
+    descriptor::TOP_K,
     fit::{all_filled, axis, input, misfit, normalisation},
     glimpse,
-    probes::{N_PROBES, Pattern},
-    scores::Scoring,
+    scores::{Scoring, ScoringSpec},
+    spec::section,
 };
 use crate::{
     engine::Signature,
     error::Error,
-    image::{ImageLimits, Picture, Preprocessing, Rect},
-    manifest::{Fit, ImageClassificationSpec, ImageInputSpec, Layout},
+    image::{Channels, ImageLimits, Picture, Preprocessing},
+    manifest::{Fit, ImageInputSpec, Labels, Layout, Scores},
     tensor::{DType, Data, Tensor, Tensors},
 };
+
+/// The kind of task.
+pub(super) static DESCRIPTOR: Descriptor = Descriptor {
+    name: "image-classification",
+    about: "says what a picture shows: one of the labels, or several",
+    modality: Modality::Image,
+    output: OutputKind::Classes,
+    options: &[TOP_K],
+    read: |text| Ok(Box::new(section::<ImageClassificationSpec>(text, DESCRIPTOR.name)?)),
+};
+
+/// An image in, one of the labels out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageClassificationSpec {
+    /// In the order of the network's logits.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Name of the output that holds the logits; left out, `logits` or else the first output.
+    #[serde(default)]
+    pub output: Option<String>,
+    /// How the output becomes scores; left out, as the network's last operator tells.
+    #[serde(default)]
+    pub scores: Option<Scores>,
+    /// The score from which a label counts as found, for a network in which several may be.
+    #[serde(default)]
+    pub threshold: Option<f32>,
+    /// Logits are divided by this before the softmax (Guo et al. 2017, temperature scaling).
+    #[serde(default = "crate::manifest::one")]
+    pub temperature: f32,
+    pub input: ImageInputSpec,
+}
+
+impl TaskSpec for ImageClassificationSpec {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        self.labels.file().into_iter().collect()
+    }
+
+    fn build(&self, context: &BuildContext<'_>) -> Result<Arc<dyn Task>, SpecError> {
+        Ok(Arc::new(ImageClassification::build(self, context)?))
+    }
+}
 
 /// Longest side of a network's input, in pixels.
 const MAX_SIDE: u32 = 4096;
 
 /// A network that says what a picture shows.
-pub struct ImageClassification {
+struct ImageClassification {
     scoring: Scoring,
     limits: ImageLimits,
-    crop: Arc<Crop>,
+    preprocessing: Preprocessing,
     /// f32, or u8 where the network takes the levels as they are.
     dtype: DType,
 }
 
 impl ImageClassification {
-    /// Reads the labels from `dir` and holds `spec` to the network's `signature`.
-    pub(super) fn build(
-        spec: &ImageClassificationSpec,
-        dir: &Path,
-        signature: &Signature,
-        options: TaskOptions,
-    ) -> Result<Self, SpecError> {
-        let (preprocessing, dtype) = preprocessing(&spec.input, signature)?;
-        all_filled(signature, &[&spec.input.name])?;
-        Ok(Self {
-            scoring: Scoring::build(spec.into(), dir, signature)?,
-            limits: options.image,
-            crop: Arc::new(Crop::new(preprocessing, margin(spec.margin)?)),
-            dtype,
-        })
+    fn build(spec: &ImageClassificationSpec, context: &BuildContext<'_>) -> Result<Self, SpecError> {
+        let ImageClassificationSpec { labels, output, scores, threshold, temperature, input } = spec;
+        let (preprocessing, dtype) = preprocessing(input, context.signature)?;
+        all_filled(context.signature, &[&input.name])?;
+        let scoring = ScoringSpec {
+            labels,
+            output: output.as_deref(),
+            scores: *scores,
+            threshold: *threshold,
+            temperature: *temperature,
+        };
+        let scoring = Scoring::build(scoring, context)?;
+        Ok(Self { scoring, limits: context.options.image, preprocessing, dtype })
     }
 
     fn row(&self, levels: Vec<f32>) -> Result<Tensors, Error> {
-        let shape = self.crop.preprocessing().row_shape().to_vec();
+        let shape = self.preprocessing.row_shape().to_vec();
         let data = match self.dtype {
             // They are whole numbers from 0 to 255: anything else was refused with the spec.
             DType::U8 => Data::U8(levels.iter().map(|level| *level as u8).collect()),
@@ -59,19 +107,6 @@ impl ImageClassification {
         };
         let tensor = Tensor::new(shape, data).map_err(|e| Error::Internal(e.to_string()))?;
         Ok(vec![tensor])
-    }
-}
-
-/// Margins that a manifest may give: a region has some of its box in it, and is not mostly surroundings.
-const MARGINS: std::ops::RangeInclusive<f32> = -0.4..=2.0;
-
-fn margin(margin: f32) -> Result<f32, SpecError> {
-    match MARGINS.contains(&margin) {
-        true => Ok(margin),
-        false => {
-            let (least, most) = (MARGINS.start(), MARGINS.end());
-            Err(misfit(format!("margin is {margin}, but {least} to {most} are allowed")))
-        }
     }
 }
 
@@ -126,83 +161,75 @@ fn preprocessing(spec: &ImageInputSpec, signature: &Signature) -> Result<(Prepro
 }
 
 /// Every picture becomes a row of the same shape.
-const BUCKET: usize = 0;
+const SHAPE: usize = 0;
 
 impl Task for ImageClassification {
-    fn kind(&self) -> &'static str {
-        "image-classification"
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
     }
 
     fn labels(&self) -> &[Arc<str>] {
         self.scoring.labels()
     }
 
-    fn bucket(&self, _: Weight) -> Bucket {
-        Bucket::Sure(BUCKET)
+    fn shape_class(&self, _: &RequestSize) -> ShapeClass {
+        ShapeClass::Known(SHAPE)
     }
 
     fn workload(&self, input: &Input, most_bytes: usize) -> Workload {
         glimpse::workload(input, self.limits, most_bytes)
     }
 
-    fn foreseen(&self, _: Weight) -> Option<Workload> {
+    fn foreseen(&self, _: &RequestSize) -> Option<Workload> {
         None
     }
 
-    fn crop(&self) -> Option<&Arc<Crop>> {
-        Some(&self.crop)
+    fn pixels(&self) -> Option<&Preprocessing> {
+        Some(&self.preprocessing)
     }
 
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let decoded = |image: Encoded| {
-            Picture::decode(&image.bytes()?, self.limits, self.crop.preprocessing().channels())
-        };
-        let whole = |picture: Picture| {
-            let row = self.crop.preprocessing().row(&picture, picture.whole())?;
-            Ok::<_, Error>((picture, row))
-        };
-        let (picture, levels) = match input {
-            Input::Image(bytes) => whole(decoded(Encoded::Plain(bytes))?)?,
-            Input::ImageBase64(text) => whole(decoded(Encoded::Base64(text))?)?,
-            Input::Scene(image, _) => whole(decoded(image)?)?,
-            Input::Cut(cut) => {
-                let row = self.crop.preprocessing().row_of_cut(&cut)?;
-                (cut, row)
+    fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        let needs_color = input.needs_color();
+        let keeps = input.step.is_some();
+        let (picture, levels) = match input.item {
+            Item::Image(image) => {
+                let channels = if needs_color { Channels::Rgb } else { self.preprocessing.channels() };
+                let picture = Picture::decode(&image.decoded()?, self.limits, channels)?;
+                let row = self.preprocessing.row(&picture, picture.whole())?;
+                (picture, row)
             }
-            Input::Text(_) => {
-                return Err(Error::invalid("this model takes an image, not a text"));
+            Item::Pixels(picture) => {
+                let row = self.preprocessing.row_of_cut(&picture)?;
+                (picture, row)
             }
+            _ => return Err(input.misplaced(DESCRIPTOR.modality)),
         };
-        let (width, height, region) = (picture.width(), picture.height(), picture.whole());
-        let row = self.row(levels)?;
-        Ok(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
+        let about = About::Image { width: picture.width(), height: picture.height() };
+        let picture = keeps.then_some(picture);
+        Ok(Prepared { row: self.row(levels)?, shape: SHAPE, context: Context::new(about), picture })
     }
 
-    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let Frame::Image { width, height, region } = *frame else {
-            return Err(Error::Internal("an image's answer was asked for a text".to_owned()));
-        };
-        Ok(Answer::Image { width, height, region, scores: self.scoring.rank(&outputs)? })
+    fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
+        let about = *context.get::<About>()?;
+        Ok(Answer { output: Output::Classes(self.scoring.rank(&outputs)?), about })
     }
 
-    fn samples(&self) -> Vec<Sample> {
-        let n = self.crop.preprocessing().shape().iter().product();
-        self.row(vec![0.0; n]).into_iter().map(|row| Sample { bucket: BUCKET, row }).collect()
+    fn profile_inputs(&self) -> Vec<ProfileInput> {
+        let n = self.preprocessing.shape().iter().product();
+        self.row(vec![0.0; n]).into_iter().map(|row| ProfileInput { shape: SHAPE, row }).collect()
     }
 
-    fn probes(&self) -> Vec<Prepared> {
-        let [_, height, width] = self.crop.preprocessing().shape();
-        let (width, height) = (width as u32, height as u32);
-        let region = Rect { x: 0, y: 0, width, height };
-        let probe = |seed| {
+    fn calibration_inputs(&self) -> Vec<Prepared> {
+        let [_, height, width] = self.preprocessing.shape();
+        let about = About::Image { width: width as u32, height: height as u32 };
+        let drawn = |seed| {
             let pattern = Pattern::new(seed);
-            let row = self.crop.preprocessing().drawn(|channel, x, y| {
+            let levels = self.preprocessing.drawn(|channel, x, y| {
                 pattern.level(channel, x as f32 / width as f32, y as f32 / height as f32)
             });
-            let row = self.row(row).ok()?;
-            Some(Prepared { row, bucket: BUCKET, frame: Frame::Image { width, height, region } })
+            Some(Prepared::new(self.row(levels).ok()?, SHAPE, Context::new(about)))
         };
-        (0..N_PROBES).filter_map(probe).collect()
+        (0..N_INPUTS).filter_map(drawn).collect()
     }
 }
 
@@ -210,11 +237,11 @@ impl Task for ImageClassification {
 mod tests {
     use bytes::Bytes;
 
-    use super::{super::Area, *};
+    use super::{super::TaskOptions, *};
     use crate::{
         engine::{Dim, Port},
-        image::{Channels, Rect, pictures},
-        manifest::{Color, Filter, Labels, Manifest, Resampling, TaskSpec},
+        image::{Rect, pictures},
+        manifest::{Color, Filter, Resampling},
     };
 
     const OPTIONS: TaskOptions =
@@ -240,7 +267,6 @@ mod tests {
             scores: None,
             threshold: None,
             temperature: 1.0,
-            margin: 0.25,
             input: ImageInputSpec {
                 name: "image".to_owned(),
                 width: 32,
@@ -263,7 +289,8 @@ mod tests {
     ) -> Result<ImageClassification, SpecError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("labels.txt"), "yes\nno\n").unwrap();
-        ImageClassification::build(spec, dir.path(), signature, OPTIONS)
+        let context = BuildContext { dir: dir.path(), signature, endings: &[], options: OPTIONS };
+        ImageClassification::build(spec, &context)
     }
 
     fn task() -> ImageClassification {
@@ -280,58 +307,56 @@ mod tests {
     fn a_picture_becomes_a_row_and_an_answer_about_the_whole_of_it() {
         let task = task();
         let bytes = Bytes::from(pictures::oriented_jpeg(&pictures::draw(60, 90), 6));
-        let Prepared { row, frame, .. } = task.prepare(Input::Image(bytes)).unwrap();
+        let Prepared { row, context, picture, .. } = task.preprocess(Input::image(bytes)).unwrap();
         assert_eq!(row[0].shape(), [3, 24, 32]);
-        let region = Rect { x: 0, y: 0, width: 90, height: 60 };
-        assert_eq!(frame, Frame::Image { width: 90, height: 60, region });
+        assert_eq!(picture, None, "nothing asks for it");
         let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 3f32.ln()])).unwrap();
-        let Answer::Image { width: 90, height: 60, region: shown, scores } =
-            task.answer(vec![logits], &frame).unwrap()
+        let Answer { output: Output::Classes(scores), about } =
+            task.postprocess(vec![logits], &context).unwrap()
         else {
-            panic!("no answer about an image of 90 x 60");
+            panic!("no labels");
         };
-        assert_eq!(shown, region);
+        assert_eq!(about, About::Image { width: 90, height: 60 });
         assert_eq!(&*scores.scores[0].label, "no");
         assert!((scores.scores[0].score - 0.75).abs() < 1e-6);
     }
 
     #[test]
-    fn a_cut_becomes_the_row_of_its_region() {
+    fn a_region_that_was_cut_out_becomes_the_row_of_its_region() {
         let task = task();
         let bytes = Bytes::from(pictures::png(&pictures::draw(90, 60)));
         let picture = Picture::decode(&bytes, OPTIONS.image, Channels::Rgb).unwrap();
-        // With a quarter on each side, 24 x 18 pixels are 36 x 27: the network's own ratio.
-        let cut = task.crop.cut(&picture, Area { x: 20.0, y: 10.0, width: 24.0, height: 18.0 }).unwrap();
+        let region = Rect { x: 14, y: 6, width: 36, height: 27 };
+        let cut = task.preprocessing.cut(&picture, region).unwrap();
         assert_eq!((cut.width(), cut.height()), (32, 24));
-        let expected = task.crop.preprocessing().row(&picture, Rect { x: 14, y: 6, width: 36, height: 27 });
-        let Prepared { row, .. } = task.prepare(Input::Cut(cut)).unwrap();
+        let expected = task.preprocessing.row(&picture, region);
+        let Prepared { row, .. } = task.preprocess(Input::new(Item::Pixels(cut))).unwrap();
         assert_eq!(row[0].as_f32().unwrap(), expected.unwrap());
     }
 
     #[test]
     fn the_sample_has_the_shape_of_every_row() {
-        let samples = task().samples();
-        assert_eq!(samples.len(), 1);
-        assert_eq!(samples[0].row[0].shape(), [3, 24, 32]);
+        let inputs = task().profile_inputs();
+        assert_eq!(inputs.len(), 1);
+        assert_eq!(inputs[0].row[0].shape(), [3, 24, 32]);
     }
 
     #[test]
     fn a_text_is_invalid_and_a_broken_image_malformed() {
-        assert!(matches!(task().prepare(Input::Text("good".to_owned())), Err(Error::Invalid(_))));
+        assert!(matches!(task().preprocess(Input::text("good")), Err(Error::Invalid(_))));
         let bytes = Bytes::from_static(b"\xff\xd8\xff\xe0");
-        assert!(matches!(task().prepare(Input::Image(bytes)), Err(Error::Malformed(_))));
+        assert!(matches!(task().preprocess(Input::image(bytes)), Err(Error::Malformed(_))));
     }
 
     #[test]
     fn a_picture_beyond_the_limits_is_too_large() {
         let bytes = Bytes::from(pictures::png_header(30_000, 30_000));
-        assert!(matches!(task().prepare(Input::Image(bytes)), Err(Error::TooLarge { .. })));
+        assert!(matches!(task().preprocess(Input::image(bytes)), Err(Error::TooLarge { .. })));
     }
 
     #[test]
     fn a_spec_that_does_not_fit_the_network_is_refused_with_both_numbers() {
         let cases = [
-            (refusal(|spec, _| spec.margin = -0.5), "margin is -0.5, but -0.4 to 2 are allowed"),
             (refusal(|spec, _| spec.input.width = 48), "width is 48, but input \"image\" takes 32"),
             (refusal(|spec, _| spec.input.height = 20), "height is 20, but input \"image\" takes 24"),
             (
@@ -380,9 +405,8 @@ mod tests {
 
     #[test]
     fn the_manifest_of_a_classifier_is_read() {
-        let text = "[task.image-classification]\nmargin = 0.25\n[task.image-classification.input]\nname = 'image'\n\
+        let text = "[task.image-classification]\n[task.image-classification.input]\nname = 'image'\n\
                     width = 32\nheight = 24\ncolor = 'rgb'\nmean = [0.5]\nstd = [0.5, 0.5, 0.5]\n";
-        let manifest: Manifest = toml::from_str(text).unwrap();
-        assert_eq!(manifest.task, TaskSpec::ImageClassification(spec()));
+        assert_eq!(section::<ImageClassificationSpec>(text, DESCRIPTOR.name).unwrap(), spec());
     }
 }

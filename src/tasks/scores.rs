@@ -3,57 +3,26 @@
 //! Invariant: scores are finite and come best first. Of labels of which one is right they add up to one; where
 //! each label may be right, each is a probability of its own; the values of a regression are the network's.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Ranked, Scored, SpecError,
+    BuildContext, Ranked, Scored, SpecError,
     fit::{Listed, listed, misfit, temperature},
 };
 use crate::{
-    engine::{Dim, Ending, Engine, Port, Signature},
+    engine::{Dim, Ending, Port, Signature},
     error::Error,
-    manifest::{ImageClassificationSpec, Labels, Scores, TaskSpec, TextClassificationSpec},
+    manifest::{Labels, Scores},
     tensor::{DType, Tensors},
 };
 
-/// What a manifest says of labels and scores.
+/// What a section says of labels and scores.
 pub(super) struct ScoringSpec<'a> {
-    labels: &'a Labels,
-    output: Option<&'a str>,
-    scores: Option<Scores>,
-    threshold: Option<f32>,
-    temperature: f32,
-}
-
-impl<'a> From<&'a ImageClassificationSpec> for ScoringSpec<'a> {
-    fn from(spec: &'a ImageClassificationSpec) -> Self {
-        let ImageClassificationSpec { labels, output, scores, threshold, temperature, .. } = spec;
-        let (output, scores, threshold) = (output.as_deref(), *scores, *threshold);
-        Self { labels, output, scores, threshold, temperature: *temperature }
-    }
-}
-
-impl<'a> From<&'a TextClassificationSpec> for ScoringSpec<'a> {
-    fn from(spec: &'a TextClassificationSpec) -> Self {
-        let TextClassificationSpec { labels, output, scores, threshold, temperature, .. } = spec;
-        let (output, scores, threshold) = (output.as_deref(), *scores, *threshold);
-        Self { labels, output, scores, threshold, temperature: *temperature }
-    }
-}
-
-/// Fills in how the output becomes scores, where the spec leaves it open and the network ends in a softmax or a
-/// sigmoid of its own.
-pub fn settle(spec: &mut TaskSpec, engine: &dyn Engine) {
-    let (output, scores) = match spec {
-        TaskSpec::ImageClassification(spec) => (&spec.output, &mut spec.scores),
-        TaskSpec::TextClassification(spec) => (&spec.output, &mut spec.scores),
-        TaskSpec::FaceDetection(_) => return,
-    };
-    // An output that is not there is refused when the task is built.
-    let Ok(output) = output_of(engine.signature(), output.as_deref()) else { return };
-    if scores.is_none() && engine.ending(output) == Ending::Probabilities {
-        *scores = Some(Scores::Probabilities);
-    }
+    pub(super) labels: &'a Labels,
+    pub(super) output: Option<&'a str>,
+    pub(super) scores: Option<Scores>,
+    pub(super) threshold: Option<f32>,
+    pub(super) temperature: f32,
 }
 
 /// How one output of a network becomes labels with scores.
@@ -70,11 +39,12 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
-    /// Reads the labels from `dir` and holds the spec to the network's `signature`.
-    pub(super) fn build(spec: ScoringSpec<'_>, dir: &Path, signature: &Signature) -> Result<Self, SpecError> {
-        let Listed { source, labels } = listed(dir, spec.labels)?;
-        let output = output_of(signature, spec.output)?;
-        let port = &signature.outputs[output];
+    /// Reads the labels and holds the section to the network. Where the section leaves open how the output becomes
+    /// scores, the network's last operator says.
+    pub(super) fn build(spec: ScoringSpec<'_>, context: &BuildContext<'_>) -> Result<Self, SpecError> {
+        let Listed { source, labels } = listed(context.dir, spec.labels)?;
+        let output = output_of(context.signature, spec.output)?;
+        let port = &context.signature.outputs[output];
         let (n_labels, n_logits) = (labels.len(), n_logits(port)?);
         if n_labels == 0 || n_logits.is_some_and(|n_logits| n_logits != n_labels) {
             let n_logits = n_logits.map_or("free".to_owned(), |n_logits| n_logits.to_string());
@@ -82,9 +52,10 @@ impl Scoring {
                 "{source} has {n_labels} labels, but the network gives {n_logits} logits"
             )));
         }
-        let scores = spec.scores.unwrap_or(match (n_labels, spec.threshold) {
-            (1, _) | (_, Some(_)) => Scores::Sigmoid,
-            _ => Scores::Softmax,
+        let scores = spec.scores.unwrap_or(match (context.ending(output), n_labels, spec.threshold) {
+            (Ending::Probabilities, ..) => Scores::Probabilities,
+            (Ending::Open, 1, _) | (Ending::Open, _, Some(_)) => Scores::Sigmoid,
+            (Ending::Open, ..) => Scores::Softmax,
         });
         let temperature = temperature(spec.temperature)?;
         if temperature != 1.0 && matches!(scores, Scores::Probabilities | Scores::Values) {

@@ -1,20 +1,22 @@
-//! Text classification: a text in, one of the labels out.
+//! From a text to a row of tokens: what the tasks that read texts share.
 //!
-//! Invariant: a row is padded to the shortest bucket that holds its tokens, so that rows of one
-//! bucket share a run and at most a quarter of any row is padding.
+//! Invariant: a row is padded to the shortest length of a few that holds its tokens, so that rows of one length share a
+//! run and at most a quarter of any row is padding.
 
-use std::{path::Path, sync::Arc};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, Bucket, Frame, Input, Prepared, Sample, SpecError, Supported, Task, Truncated, Weight,
+    About, BuildContext, Context, Input, Item, Modality, Prepared, ProfileInput, RequestSize, ShapeClass,
+    SpecError, Supported, Truncated,
+    calibration::{N_INPUTS, TEXT_TOKENS},
     fit::{all_filled, input, misfit, read},
-    probes::{N_PROBES, PROBE_TOKENS},
-    scores::Scoring,
 };
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
-    manifest::{Language, TextClassificationSpec},
+    manifest::{Language, TruncationSide, WordPieceSpec},
     tensor::{DType, Data, Tensor, Tensors},
     text::{Buckets, Encoded, Limit, Tokenizer, wordpiece},
 };
@@ -31,11 +33,58 @@ const PADDED_TOKENS: usize = 6;
 /// Bytes of text that make a token, roughly; for weighing only.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// A network that says what a text is.
-pub struct TextClassification {
-    scoring: Scoring,
+/// How a text becomes the network's inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextInputSpec {
+    /// File in the format of Hugging Face tokenizers, or a vocabulary of WordPiece with a token a line.
+    #[serde(default = "default_tokenizer")]
+    pub tokenizer: PathBuf,
+    /// What a vocabulary leaves open; for a `tokenizer` that is one.
+    #[serde(default)]
+    pub wordpiece: Option<WordPieceSpec>,
+    /// Longer texts are cut here, and the answer says so.
+    pub max_tokens: usize,
+    /// The side at which they are cut.
+    #[serde(default)]
+    pub truncation_side: TruncationSide,
+    /// The languages that the model reads: the answer tells of other texts that they are not supported. None where it
+    /// does not say.
+    #[serde(default)]
+    pub languages: Vec<Language>,
+    /// Rows of shorter texts are padded up to here: what the network's widest window needs.
+    #[serde(default)]
+    pub min_tokens: usize,
+    /// The id that fills a row up to its length.
+    #[serde(default)]
+    pub pad_id: i64,
+    /// Name of the input that takes the token ids, `[batch, length]`.
+    pub ids: String,
+    /// Name of the input that takes each row's ids in reverse, padded at the end, if there is one.
+    #[serde(default)]
+    pub ids_reversed: Option<String>,
+    /// Name of the input that takes 1 for a token and 0 for padding, if there is one.
+    #[serde(default)]
+    pub mask: Option<String>,
+    /// Name of the input that takes the number of the sentence that a token is of, if there is one: always 0.
+    #[serde(default)]
+    pub token_types: Option<String>,
+    /// Name of the input that takes each token's position, if there is one.
+    #[serde(default)]
+    pub positions: Option<String>,
+    /// The position of the first token.
+    #[serde(default)]
+    pub first_position: i64,
+}
+
+pub(super) fn default_tokenizer() -> PathBuf {
+    "tokenizer.json".into()
+}
+
+/// Makes rows of texts.
+pub(super) struct TextRows {
     tokenizer: Tokenizer,
-    buckets: Buckets,
+    lengths: Buckets,
     languages: Vec<Language>,
     pad_id: i64,
     first_position: i64,
@@ -64,13 +113,9 @@ enum Content {
     Positions,
 }
 
-impl TextClassification {
-    /// Reads labels and tokenizer from `dir` and holds `spec` to the network's `signature`.
-    pub(super) fn build(
-        spec: &TextClassificationSpec,
-        dir: &Path,
-        signature: &Signature,
-    ) -> Result<Self, SpecError> {
+impl TextRows {
+    /// Reads the tokenizer and holds `spec` to the network's signature.
+    pub(super) fn build(spec: &TextInputSpec, context: &BuildContext<'_>) -> Result<Self, SpecError> {
         let max_tokens = spec.max_tokens;
         if !(1..=MAX_TOKENS).contains(&max_tokens) {
             return Err(misfit(format!("max_tokens is {max_tokens}, but 1 to {MAX_TOKENS} are allowed")));
@@ -81,23 +126,91 @@ impl TextClassification {
                 "min_tokens is {min_tokens}, but 0 to max_tokens, {max_tokens}, are allowed"
             )));
         }
-        let (fills, always) = fills(spec, signature)?;
+        let (fills, always) = fills(spec, context.signature)?;
         let max_tokens = always.map_or(max_tokens, |length| length.min(max_tokens));
-        let bytes = read(dir, &spec.tokenizer, MAX_TOKENIZER_BYTES)?;
+        let bytes = read(context.dir, &spec.tokenizer, MAX_TOKENIZER_BYTES)?;
         let tokenizer = tokenizer(spec, &bytes, Limit { max_tokens, side: spec.truncation_side })
             .map_err(|reason| SpecError::File { file: spec.tokenizer.display().to_string(), reason })?;
-        let buckets = match always {
+        let lengths = match always {
             Some(length) => Buckets::only(length),
             None => Buckets::new(max_tokens).starting_at(tokenizer.shortest().max(min_tokens)),
         };
-        Ok(Self {
-            scoring: Scoring::build(spec.into(), dir, signature)?,
-            tokenizer,
-            buckets,
-            languages: spec.languages.clone(),
-            pad_id: spec.pad_id,
-            first_position: spec.first_position,
-            fills,
+        let (pad_id, first_position) = (spec.pad_id, spec.first_position);
+        Ok(Self { tokenizer, lengths, languages: spec.languages.clone(), pad_id, first_position, fills })
+    }
+
+    /// The length of the row that a text of that size likely becomes.
+    pub(super) fn shape_class(&self, size: &RequestSize) -> ShapeClass {
+        ShapeClass::Likely(self.lengths.of(size.bytes.unwrap_or_default().div_ceil(BYTES_PER_TOKEN)))
+    }
+
+    /// Turns a text into its row; the context is an [`About`].
+    pub(super) fn preprocess(&self, input: Input) -> Result<Prepared, Error> {
+        let Item::Text(text) = &input.item else { return Err(input.misplaced(Modality::Text)) };
+        let supported = Supported::of(text, &self.languages);
+        let Encoded { ids, truncated } = self.tokenizer.encode(text)?;
+        self.prepared(&ids, self.lengths.of(ids.len()), truncated, supported)
+    }
+
+    fn prepared(
+        &self,
+        ids: &[u32],
+        length: usize,
+        truncated: Truncated,
+        supported: Supported,
+    ) -> Result<Prepared, Error> {
+        let about = About::Text { tokens: ids.len(), truncated, supported };
+        Ok(Prepared::new(self.row(ids, length)?, length, Context::new(about)))
+    }
+
+    fn sample(&self, ids: &[u32], length: usize) -> Option<Prepared> {
+        self.prepared(ids, length, Truncated::No, Supported::Unsaid).ok()
+    }
+
+    /// Full rows of id 0, which every vocabulary has, one of each length.
+    pub(super) fn profile_inputs(&self) -> Vec<ProfileInput> {
+        let full = |length: &usize| {
+            let row = self.row(&vec![0; *length], *length).ok()?;
+            Some(ProfileInput { shape: *length, row })
+        };
+        self.lengths.lengths().iter().filter_map(full).collect()
+    }
+
+    /// The same text without padding and with padding, where no input of the network tells them apart.
+    pub(super) fn padded(&self) -> Option<[Prepared; 2]> {
+        if self.fills.iter().any(|fill| fill.content == Content::Mask) {
+            return None;
+        }
+        let lengths = self.lengths.lengths();
+        let [tokens, longer] = *lengths.windows(2).find(|pair| pair[0] >= PADDED_TOKENS)? else {
+            return None;
+        };
+        let ids = self.drawn(1, tokens);
+        Some([self.sample(&ids, tokens)?, self.sample(&ids, longer)?])
+    }
+
+    /// Texts of a few lengths with tokens drawn by chance.
+    pub(super) fn calibration_inputs(&self) -> Vec<Prepared> {
+        let longest = self.lengths.lengths().last().copied().unwrap_or(1);
+        let input = |seed| {
+            let tokens = (TEXT_TOKENS[seed as usize % TEXT_TOKENS.len()]).min(longest);
+            self.sample(&self.drawn(seed, tokens), self.lengths.of(tokens))
+        };
+        (0..N_INPUTS).filter_map(input).collect()
+    }
+
+    fn drawn(&self, seed: u64, tokens: usize) -> Vec<u32> {
+        let (mut rng, n_words) = (fastrand::Rng::with_seed(seed), self.tokenizer.n_words().max(1));
+        (0..tokens).map(|_| rng.u32(..n_words)).collect()
+    }
+
+    /// What an operator can do where the network fails on rows of that length.
+    pub(super) fn advice(&self, length: usize) -> Option<String> {
+        (self.lengths.lengths().len() > 1).then(|| {
+            format!(
+                "the shortest texts have {length} tokens here: where the network needs more, min_tokens in a model.toml \
+                 pads them"
+            )
         })
     }
 
@@ -138,7 +251,7 @@ fn cast(values: Vec<i64>, dtype: DType) -> Result<Data, Error> {
 }
 
 /// Reads the tokenizer's own file, or a vocabulary.
-fn tokenizer(spec: &TextClassificationSpec, bytes: &[u8], limit: Limit) -> Result<Tokenizer, String> {
+fn tokenizer(spec: &TextInputSpec, bytes: &[u8], limit: Limit) -> Result<Tokenizer, String> {
     let is_vocabulary = spec.tokenizer.extension().is_some_and(|extension| extension == "txt");
     match (&spec.wordpiece, is_vocabulary) {
         (None, false) => Tokenizer::from_json(bytes, limit),
@@ -151,10 +264,7 @@ fn tokenizer(spec: &TextClassificationSpec, bytes: &[u8], limit: Limit) -> Resul
 }
 
 /// Finds how every input of the network is filled, and the length that its rows always have, if there is one.
-fn fills(
-    spec: &TextClassificationSpec,
-    signature: &Signature,
-) -> Result<(Vec<Fill>, Option<usize>), SpecError> {
+fn fills(spec: &TextInputSpec, signature: &Signature) -> Result<(Vec<Fill>, Option<usize>), SpecError> {
     let mut named = vec![("ids", spec.ids.as_str(), Content::Ids)];
     named.extend(spec.ids_reversed.as_deref().map(|name| ("ids_reversed", name, Content::IdsReversed)));
     named.extend(spec.mask.as_deref().map(|name| ("mask", name, Content::Mask)));
@@ -202,84 +312,3 @@ fn port_type(port: &Port, content: Content) -> Result<DType, SpecError> {
     }
     Ok(port.dtype)
 }
-
-impl Task for TextClassification {
-    fn kind(&self) -> &'static str {
-        "text-classification"
-    }
-
-    fn labels(&self) -> &[Arc<str>] {
-        self.scoring.labels()
-    }
-
-    fn bucket(&self, weight: Weight) -> Bucket {
-        Bucket::Likely(self.buckets.of(weight.bytes.div_ceil(BYTES_PER_TOKEN)))
-    }
-
-    fn prepare(&self, input: Input) -> Result<Prepared, Error> {
-        let Input::Text(text) = input else {
-            return Err(Error::invalid("this model takes a text, not an image"));
-        };
-        let supported = Supported::of(&text, &self.languages);
-        let Encoded { ids, truncated } = self.tokenizer.encode(&text)?;
-        let tokens = ids.len();
-        let bucket = self.buckets.of(tokens);
-        let row = self.row(&ids, bucket)?;
-        Ok(Prepared { row, bucket, frame: Frame::Text { tokens, truncated, supported } })
-    }
-
-    fn answer(&self, outputs: Tensors, frame: &Frame) -> Result<Answer, Error> {
-        let Frame::Text { tokens, truncated, supported } = *frame else {
-            return Err(Error::Internal("a text's answer was asked for an image".to_owned()));
-        };
-        let scores = self.scoring.rank(&outputs)?;
-        Ok(Answer::Text { tokens, truncated, supported, scores })
-    }
-
-    fn samples(&self) -> Vec<Sample> {
-        // Full rows of id 0, which every vocabulary has.
-        let sample = |length: &usize| {
-            let row = self.row(&vec![0; *length], *length).ok()?;
-            Some(Sample { bucket: *length, row })
-        };
-        self.buckets.lengths().iter().filter_map(sample).collect()
-    }
-
-    fn padded(&self) -> Option<[Prepared; 2]> {
-        if self.fills.iter().any(|fill| fill.content == Content::Mask) {
-            return None;
-        }
-        let lengths = self.buckets.lengths();
-        let [tokens, longer] = *lengths.windows(2).find(|pair| pair[0] >= PADDED_TOKENS)? else {
-            return None;
-        };
-        let (mut rng, n_words) = (fastrand::Rng::with_seed(1), self.tokenizer.n_words().max(1));
-        let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(..n_words)).collect();
-        let row = |length: usize| {
-            let frame = Frame::Text { tokens, truncated: Truncated::No, supported: Supported::Unsaid };
-            Some(Prepared { row: self.row(&ids, length).ok()?, bucket: length, frame })
-        };
-        Some([row(tokens)?, row(longer)?])
-    }
-
-    fn probes(&self) -> Vec<Prepared> {
-        let n_words = self.tokenizer.n_words().max(1);
-        let longest = self.buckets.lengths().last().copied().unwrap_or(1);
-        let probe = |seed| {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let tokens = (PROBE_TOKENS[seed as usize % PROBE_TOKENS.len()]).min(longest);
-            let ids: Vec<u32> = (0..tokens).map(|_| rng.u32(..n_words)).collect();
-            let bucket = self.buckets.of(tokens);
-            let row = self.row(&ids, bucket).ok()?;
-            Some(Prepared {
-                row,
-                bucket,
-                frame: Frame::Text { tokens, truncated: Truncated::No, supported: Supported::Unsaid },
-            })
-        };
-        (0..N_PROBES).filter_map(probe).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests;

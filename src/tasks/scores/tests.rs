@@ -2,8 +2,14 @@
 
 use proptest::prelude::*;
 
+use std::path::Path;
+
 use super::*;
-use crate::tensor::{Data, Tensor};
+use crate::{
+    image::ImageLimits,
+    tasks::TaskOptions,
+    tensor::{Data, Tensor},
+};
 
 fn port(name: &str, shape: &[Dim]) -> Port {
     let batch = Dim::Free("batch".to_owned());
@@ -25,7 +31,12 @@ fn spec(labels: &Labels) -> ScoringSpec<'_> {
 
 fn build(spec: ScoringSpec<'_>, n_logits: usize) -> Result<Scoring, String> {
     let signature = signature(&[("logits", &[Dim::Fixed(n_logits)])]);
-    Scoring::build(spec, Path::new("nowhere"), &signature).map_err(|error| error.to_string())
+    Scoring::build(spec, &context(&signature, &[])).map_err(|error| error.to_string())
+}
+
+fn context<'a>(signature: &'a Signature, endings: &'a [Ending]) -> BuildContext<'a> {
+    let options = TaskOptions { image: ImageLimits { pixels: 1, side: 1, memory: 1 } };
+    BuildContext { dir: Path::new("nowhere"), signature, endings, options }
 }
 
 fn row(numbers: &[f32]) -> Tensors {
@@ -107,11 +118,8 @@ fn the_logits_are_found_among_the_outputs() {
         (&[Dim::Free("length".to_owned()), Dim::Fixed(8)], &[Dim::Fixed(2)]);
     let labels = labels(2);
     let found = |outputs: &[(&str, &[Dim])], output: Option<&'static str>| {
-        let scoring = Scoring::build(
-            ScoringSpec { output, ..spec(&labels) },
-            Path::new("nowhere"),
-            &signature(outputs),
-        );
+        let signature = signature(outputs);
+        let scoring = Scoring::build(ScoringSpec { output, ..spec(&labels) }, &context(&signature, &[]));
         scoring.map(|scoring| scoring.output).map_err(|error| error.to_string())
     };
     assert_eq!(found(&[("states", states), ("logits", logits)], None), Ok(1));

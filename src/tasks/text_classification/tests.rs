@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::{
-    manifest::{Labels, Manifest, TaskSpec, TruncationSide},
-    task::Truncated,
+    engine::{Dim, Port, Signature},
+    image::ImageLimits,
+    tasks::{Input, Supported, TaskOptions, Truncated},
+    tensor::{DType, Data, Tensor},
     text::fixtures,
 };
 
@@ -55,7 +57,16 @@ fn build(spec: &TextClassificationSpec, signature: &Signature) -> Result<TextCla
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("labels.txt"), "negative\npositive\n").unwrap();
     std::fs::write(dir.path().join("tokenizer.json"), fixtures::plain()).unwrap();
-    TextClassification::build(spec, dir.path(), signature)
+    build_in(dir.path(), spec, signature)
+}
+
+fn build_in(
+    dir: &Path,
+    spec: &TextClassificationSpec,
+    signature: &Signature,
+) -> Result<TextClassification, SpecError> {
+    let options = TaskOptions { image: ImageLimits { pixels: 1, side: 1, memory: 1 } };
+    TextClassification::build(spec, &BuildContext { dir, signature, endings: &[], options })
 }
 
 fn task() -> TextClassification {
@@ -63,7 +74,7 @@ fn task() -> TextClassification {
 }
 
 fn text(text: &str) -> Input {
-    Input::Text(text.to_owned())
+    Input::text(text)
 }
 
 fn refusal(change: impl FnOnce(&mut TextClassificationSpec, &mut Signature)) -> String {
@@ -74,8 +85,9 @@ fn refusal(change: impl FnOnce(&mut TextClassificationSpec, &mut Signature)) -> 
 
 #[test]
 fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
-    let Prepared { row, frame, .. } = task().prepare(text("very good film")).unwrap();
-    assert_eq!(frame, Frame::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid });
+    let Prepared { row, context, .. } = task().preprocess(text("very good film")).unwrap();
+    let about = About::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid };
+    assert_eq!(context.get::<About>().unwrap(), &about);
     assert_eq!(row[0].data(), &Data::F32(vec![1.0, 1.0, 1.0, 0.0]));
     assert_eq!(row[1].data(), &Data::I64(vec![5, 2, 4, 99]));
     assert_eq!(row[2].data(), &Data::I32(vec![4, 2, 5, 99]));
@@ -85,11 +97,13 @@ fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
 #[test]
 fn a_long_text_is_cut_and_the_answer_says_so() {
     let task = task();
-    let Prepared { row, frame, .. } = task.prepare(text(&"good ".repeat(40))).unwrap();
+    let Prepared { row, context, .. } = task.preprocess(text(&"good ".repeat(40))).unwrap();
     assert_eq!(row[1].shape(), [7]);
     let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 0.5 * 3f32.ln()])).unwrap();
-    let Answer::Text { tokens: 7, truncated: Truncated::Yes, scores, .. } =
-        task.answer(vec![logits], &frame).unwrap()
+    let Answer {
+        output: Output::Classes(scores),
+        about: About::Text { tokens: 7, truncated: Truncated::Yes, .. },
+    } = task.postprocess(vec![logits], &context).unwrap()
     else {
         panic!("no answer about a text that was cut");
     };
@@ -98,14 +112,14 @@ fn a_long_text_is_cut_and_the_answer_says_so() {
 }
 
 #[test]
-fn there_is_a_sample_of_every_shape_the_shortest_first() {
+fn there_is_a_profile_input_of_every_shape_the_shortest_first() {
     let task = task();
-    let shapes: Vec<usize> = task.samples().iter().map(|sample| sample.row[0].shape()[0]).collect();
+    let shapes: Vec<usize> = task.profile_inputs().iter().map(|input| input.row[0].shape()[0]).collect();
     assert_eq!(shapes, [1, 2, 4, 6, 7]);
     for n_words in 1..20 {
-        let Prepared { row, bucket, .. } = task.prepare(text(&"good ".repeat(n_words))).unwrap();
-        assert!(shapes.contains(&bucket));
-        assert_eq!(row[0].shape(), [bucket]);
+        let Prepared { row, shape, .. } = task.preprocess(text(&"good ".repeat(n_words))).unwrap();
+        assert!(shapes.contains(&shape));
+        assert_eq!(row[0].shape(), [shape]);
     }
 }
 
@@ -116,7 +130,7 @@ fn types_are_zero_and_positions_count_from_the_first_one() {
     signature.inputs.extend([port("types", DType::I32, &shape), port("at", DType::I64, &shape)]);
     (spec.token_types, spec.positions) = (Some("types".to_owned()), Some("at".to_owned()));
     spec.first_position = 2;
-    let Prepared { row, .. } = build(&spec, &signature).unwrap().prepare(text("very good film")).unwrap();
+    let Prepared { row, .. } = build(&spec, &signature).unwrap().preprocess(text("very good film")).unwrap();
     assert_eq!(row[3].data(), &Data::I32(vec![0; 4]));
     assert_eq!(row[4].data(), &Data::I64(vec![2, 3, 4, 5]));
 }
@@ -128,9 +142,9 @@ fn no_row_is_shorter_than_a_text_can_be_or_a_window_needs() {
         std::fs::write(dir.path().join("labels.txt"), "negative\npositive\n").unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), tokenizer).unwrap();
         let spec = TextClassificationSpec { min_tokens, ..spec() };
-        let task = TextClassification::build(&spec, dir.path(), &signature()).unwrap();
-        let sampled: Vec<usize> = task.samples().iter().map(|sample| sample.bucket).collect();
-        let Prepared { row, .. } = task.prepare(text("good")).unwrap();
+        let task = build_in(dir.path(), &spec, &signature()).unwrap();
+        let sampled: Vec<usize> = task.profile_inputs().iter().map(|input| input.shape).collect();
+        let Prepared { row, .. } = task.preprocess(text("good")).unwrap();
         assert_eq!(row[0].shape(), [sampled[0]]);
         sampled
     };
@@ -145,23 +159,24 @@ fn a_network_of_one_length_gets_rows_of_that_length() {
     let mut signature = signature();
     signature.inputs.iter_mut().for_each(|port| port.shape[1] = Dim::Fixed(5));
     let task = build(&spec(), &signature).unwrap();
-    let Prepared { row, frame, .. } = task.prepare(text("good good bad film good film")).unwrap();
+    let Prepared { row, context, .. } = task.preprocess(text("good good bad film good film")).unwrap();
     assert_eq!(row[1].data(), &Data::I64(vec![2, 2, 3, 4, 2]));
-    assert_eq!(frame, Frame::Text { tokens: 5, truncated: Truncated::Yes, supported: Supported::Unsaid });
-    assert_eq!(task.prepare(text("good")).unwrap().row[1].data(), &Data::I64(vec![2, 99, 99, 99, 99]));
-    assert_eq!(task.samples().len(), 1);
+    let about = About::Text { tokens: 5, truncated: Truncated::Yes, supported: Supported::Unsaid };
+    assert_eq!(context.get::<About>().unwrap(), &about);
+    assert_eq!(task.preprocess(text("good")).unwrap().row[1].data(), &Data::I64(vec![2, 99, 99, 99, 99]));
+    assert_eq!(task.profile_inputs().len(), 1);
 }
 
 #[test]
-fn the_bucket_is_guessed_from_the_bytes() {
-    let guess = |bytes| task().bucket(Weight::of(bytes));
-    assert_eq!([guess(0), guess(14), guess(9999)], [1, 4, 7].map(Bucket::Likely));
+fn the_shape_is_guessed_from_the_bytes() {
+    let guess = |bytes| task().shape_class(&RequestSize::of(bytes));
+    assert_eq!([guess(0), guess(14), guess(9999)], [1, 4, 7].map(ShapeClass::Likely));
 }
 
 #[test]
 fn no_text_and_an_image_are_invalid() {
-    for input in [text(""), text(" \n"), Input::Image(vec![0xff, 0xd8].into())] {
-        assert!(matches!(task().prepare(input), Err(Error::Invalid(_))));
+    for input in [text(""), text(" \n"), Input::image(vec![0xff, 0xd8])] {
+        assert!(matches!(task().preprocess(input), Err(Error::Invalid(_))));
     }
 }
 
@@ -206,6 +221,5 @@ fn a_spec_that_does_not_fit_is_refused_with_what_would() {
 fn the_manifest_of_a_classifier_is_read() {
     let text = "[task.text-classification]\nmax_tokens = 7\npad_id = 99\ntemperature = 0.5\nids = 'ids'\n\
                 ids_reversed = 'reversed'\nmask = 'mask'\n";
-    let manifest: Manifest = toml::from_str(text).unwrap();
-    assert_eq!(manifest.task, TaskSpec::TextClassification(spec()));
+    assert_eq!(section::<TextClassificationSpec>(text, DESCRIPTOR.name).unwrap(), spec());
 }

@@ -8,19 +8,19 @@ use std::time::Duration;
 use base64::Engine;
 
 use super::{
-    Encoded, Input, Workload,
+    EncodedImage, Input, Item, Workload,
     base64::{BASE64, data_url_prefix},
 };
 use crate::image::{Coding, ImageLimits, Priced, Source, price};
 
 /// Kinds beside those of the codings, which are numbered from 0 on.
-const CUT: u8 = 32;
+const PIXELS: u8 = 32;
 const UNKNOWN: u8 = 33;
 const FOREIGN: u8 = 34;
 
 /// CPU time of every image, however small, and for a pixel of a picture that is decoded already.
 const BESIDE: Duration = Duration::from_micros(20);
-const CUT_NANOSECONDS: u64 = 3;
+const PIXEL_NANOSECONDS: u64 = 3;
 
 /// Bytes at the begin of base64 that are looked at for line breaks, and that are decoded in a row where there are any.
 const FIRST_LINE: usize = 128;
@@ -28,19 +28,19 @@ const UNWRAPPED: usize = 2048;
 
 /// How much there is to prepare of an image, by at most about `most_bytes` of it.
 pub(super) fn workload(input: &Input, limits: ImageLimits, most_bytes: usize) -> Workload {
-    let priced = match input {
-        Input::Image(bytes) | Input::Scene(Encoded::Plain(bytes), _) => price(&&bytes[..], most_bytes),
-        Input::ImageBase64(text) | Input::Scene(Encoded::Base64(text), _) => of_base64(text, most_bytes),
-        Input::Cut(picture) => {
+    let priced = match &input.item {
+        Item::Image(EncodedImage::Plain(bytes)) => price(&&bytes[..], most_bytes),
+        Item::Image(EncodedImage::Base64(text)) => of_base64(text, most_bytes),
+        Item::Pixels(picture) => {
             let units = u64::from(picture.width()) * u64::from(picture.height());
             return Workload {
-                kind: CUT,
+                kind: PIXELS,
                 units,
-                guess: BESIDE + Duration::from_nanos(units * CUT_NANOSECONDS),
+                guess: BESIDE + Duration::from_nanos(units * PIXEL_NANOSECONDS),
             };
         }
         // Refused when it is prepared.
-        Input::Text(_) => Priced::Foreign,
+        Item::Text(_) | Item::Pair(..) | Item::Tensors(_) => Priced::Foreign,
     };
     let dearest = |coding: Coding| coding.guess(limits.pixels);
     let foreign = Workload { kind: FOREIGN, units: input.n_bytes() as u64, guess: BESIDE };
@@ -146,39 +146,39 @@ mod tests {
         let drawing = pictures::draw(640, 480);
         let noted = pictures::insert_jpeg_segment(&pictures::jpeg(&drawing), 0xe1, &[7; 50_000]);
         for file in [pictures::jpeg(&drawing), noted, pictures::png(&drawing), pictures::webp(&drawing)] {
-            let plain = of(Input::Image(file.clone().into()));
+            let plain = of(Input::image(file.clone()));
             assert_eq!(plain.units, 640 * 480);
             let standard = BASE64_STANDARD.encode(&file);
             let url = format!("data:image/png;base64,{standard}");
             let forms =
                 [standard.clone(), BASE64_STANDARD_NO_PAD.encode(&file), BASE64_URL_SAFE.encode(&file), url];
             for text in forms {
-                assert_eq!(of(Input::ImageBase64(text.into())), plain);
+                assert_eq!(of(Input::image_base64(text)), plain);
             }
         }
         let small = pictures::png(&drawing);
         let lines = wrapped(&BASE64_STANDARD.encode(&small));
-        assert_eq!(of(Input::ImageBase64(lines.into())), of(Input::Image(small.into())));
+        assert_eq!(of(Input::image_base64(lines)), of(Input::image(small)));
     }
 
     #[test]
     fn pixels_are_charged_and_not_bytes() {
-        let large = of(Input::Image(pictures::webp_header(1000, 1000).into()));
-        let small = of(Input::Image(pictures::webp(&pictures::draw(100, 100)).into()));
+        let large = of(Input::image(pictures::webp_header(1000, 1000)));
+        let small = of(Input::image(pictures::webp(&pictures::draw(100, 100))));
         assert!(large.units == 1_000_000 && small.units == 10_000, "{large:?} {small:?}");
         assert!(large.guess > 10 * small.guess && large.kind == small.kind);
-        let jpeg = of(Input::Image(pictures::jpeg(&pictures::draw(100, 100)).into()));
+        let jpeg = of(Input::image(pictures::jpeg(&pictures::draw(100, 100))));
         assert_ne!(jpeg.kind, small.kind);
     }
 
     #[test]
     fn what_the_limits_refuse_costs_nothing_and_what_is_unknown_as_much_as_the_dearest() {
-        let beyond = of(Input::Image(pictures::png_header(30_000, 30_000).into()));
-        let foreign = of(Input::Image(Bytes::from_static(b"no picture")));
+        let beyond = of(Input::image(pictures::png_header(30_000, 30_000)));
+        let foreign = of(Input::image(Bytes::from_static(b"no picture")));
         assert!(beyond.guess <= BESIDE && foreign.guess <= BESIDE);
-        let unknown = of(Input::Image(Bytes::from_static(b"\xff\xd8\xff\xe0\0")));
+        let unknown = of(Input::image(Bytes::from_static(b"\xff\xd8\xff\xe0\0")));
         assert_eq!(unknown.guess, Coding::LosslessWebp.guess(LIMITS.pixels));
-        assert!(of(Input::ImageBase64(Bytes::from_static(b"data:,nothing"))).guess <= BESIDE);
+        assert!(of(Input::image_base64(Bytes::from_static(b"data:,nothing"))).guess <= BESIDE);
     }
 
     proptest! {

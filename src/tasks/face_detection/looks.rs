@@ -4,20 +4,20 @@
 //!   network learnt. A second look at the usual side sees them, and the boxes of both are merged.
 //! - A picture that is all face shows nothing around it that the network knows faces by. Where no look finds
 //!   any, a glance at a quarter of the usual side, with room around it, does. What it finds has to fill most
-//!   of the picture, and is answered with a confidence below that of any other.
+//!   of the picture, and is answered with a score below that of any other.
 //!
 //! Each look is made from the row of the first, so that the picture is neither decoded nor resized again.
 //! `training/detector_looks.py` measures what they gain, and what they take for a face that is none.
 
 use super::{
-    Face, FaceDetection,
+    Detection, FaceDetection,
     canvas::{Canvas, lay, small},
     grids::Candidate,
 };
 use crate::{
     error::Error,
     image::Letterbox,
-    task::{Billing, Further},
+    tasks::{Billing, Further},
     tensor::{Tensor, Tensors},
 };
 
@@ -86,7 +86,7 @@ impl FaceDetection {
         let [width, height] = letterbox.canvas;
         let canvas = Canvas { width, height };
         let row = self.row(canvas, self.letterboxing.smaller(values, first, &letterbox))?;
-        Ok(Some(Further { row, bucket: canvas.bucket(), billing }))
+        Ok(Some(Further { row, shape: canvas.shape(), billing }))
     }
 
     /// The candidates of the first look and of that at the usual side, where there was one, in pixels of the
@@ -113,7 +113,7 @@ impl FaceDetection {
     }
 
     /// The one face that fills the picture, if there was a glance that saw it.
-    pub(super) fn glanced(&self, outputs: &[Tensor], first: &Letterbox) -> Result<Option<Face>, Error> {
+    pub(super) fn glanced(&self, outputs: &[Tensor], first: &Letterbox) -> Result<Option<Detection>, Error> {
         let looks = Looks::after(first, self.usual_side());
         let n_before = if looks.usual.is_some() { 2 } else { 1 };
         let Some(outputs) = outputs.chunks(self.n_outputs.max(1)).nth(n_before) else { return Ok(None) };
@@ -122,9 +122,9 @@ impl FaceDetection {
         let whole = first.picture[0] as f32 * first.picture[1] as f32;
         let faces = seen.iter().filter_map(|candidate| self.face(candidate, &looks.glance));
         let most = faces.filter(|face| face.area.width * face.area.height >= MOST_OF_PICTURE * whole);
-        let surest = most.max_by(|one, other| one.confidence.total_cmp(&other.confidence));
+        let surest = most.max_by(|one, other| one.score.total_cmp(&other.score));
         // Below the least that another face is answered with, so that callers can tell.
         let below = self.probability(self.usual_least());
-        Ok(surest.map(|face| Face { confidence: face.confidence * below, ..face }))
+        Ok(surest.map(|face| Detection { score: face.score * below, ..face }))
     }
 }

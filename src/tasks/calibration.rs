@@ -1,12 +1,12 @@
-//! What two ways to run a network are compared by: inputs drawn by chance that repeats.
+//! Pseudo-random inputs that repeat, by which two ways to run a network are compared.
 
 use fastrand::Rng;
 
-/// How many probes a task makes.
-pub(super) const N_PROBES: u64 = 16;
+/// How many inputs a task makes.
+pub(super) const N_INPUTS: u64 = 16;
 
-/// Tokens of text probes, in turn: one sentence mostly, now and then a longer text.
-pub(super) const PROBE_TOKENS: [usize; 4] = [12, 32, 12, 64];
+/// Tokens of texts, in turn: one sentence mostly, now and then a longer text.
+pub(super) const TEXT_TOKENS: [usize; 4] = [12, 32, 12, 64];
 
 /// A picture of a few waves of light with some noise: smooth as photographs are, and all different.
 pub(super) struct Pattern {

@@ -6,12 +6,12 @@
 use serde::Serialize;
 
 /// Appends a whole number in decimal digits.
-pub(super) fn push_number(text: &mut Vec<u8>, n: u64) {
+pub(crate) fn push_number(text: &mut Vec<u8>, n: u64) {
     push_digits(text, n, 1);
 }
 
 /// Appends a whole number in at least `least` decimal digits.
-pub(super) fn push_digits(text: &mut Vec<u8>, mut n: u64, least: usize) {
+pub(crate) fn push_digits(text: &mut Vec<u8>, mut n: u64, least: usize) {
     // As many as the largest number has.
     let mut digits = [b'0'; 20];
     let mut first = digits.len();
@@ -24,7 +24,7 @@ pub(super) fn push_digits(text: &mut Vec<u8>, mut n: u64, least: usize) {
 }
 
 /// Appends a text in quotes as JSON.
-pub(super) fn push_text(json: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_text(json: &mut Vec<u8>, text: &str) {
     // Without a way out of the loop it takes many bytes at once.
     let is_plain = text.bytes().fold(true, |plain, c| plain & (c >= 0x20) & (c != b'"') & (c != b'\\'));
     if !is_plain {
@@ -37,7 +37,7 @@ pub(super) fn push_text(json: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends a value as JSON.
-pub(super) fn push_json(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+pub(crate) fn push_json(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     // Numbers and texts always serialise, and a vector takes all that is written.
     let _written = serde_json::to_writer(json, value);
 }

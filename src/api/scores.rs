@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::written::{push_json, push_number, push_text};
-use crate::task::Ranked;
+use super::json_writer::{push_json, push_number, push_text};
+use crate::tasks::{Ranked, Scored};
 
 /// A label and its score.
 #[derive(Serialize)]
@@ -18,11 +18,8 @@ pub(super) struct ScoreBody<'a> {
 impl<'a> ScoreBody<'a> {
     /// The best `top_k` scores.
     pub(super) fn best(ranked: &'a Ranked, top_k: usize) -> Vec<Self> {
-        let body = |scored: &'a crate::task::Scored| Self {
-            label: &scored.label,
-            index: scored.index,
-            score: scored.score,
-        };
+        let body =
+            |scored: &'a Scored| Self { label: &scored.label, index: scored.index, score: scored.score };
         ranked.scores.iter().take(top_k).map(body).collect()
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Canvas {
 impl Canvas {
     /// The task's number for rows of such a canvas: its area, in squares of [`STEP`]. Canvases of one area
     /// cost the same, whichever side is the long one.
-    pub(super) fn bucket(self) -> usize {
+    pub(super) fn shape(self) -> usize {
         (self.width / STEP) as usize * (self.height / STEP) as usize
     }
 
@@ -43,7 +43,7 @@ impl Canvas {
         Self { width: side, height: rung(side, USUAL) }
     }
 
-    /// A canvas of each bucket at that side, the long side across.
+    /// A canvas of each shape at that side, the long side across.
     pub(super) fn all(side: u32) -> impl Iterator<Item = Self> {
         let small = rung(side, SMALL);
         let rungs = RUNGS.into_iter().map(move |tenths| Self { width: side, height: rung(side, tenths) });
@@ -120,12 +120,12 @@ mod tests {
     #[test]
     fn rows_of_every_canvas_are_among_the_samples() {
         for side in [64, 320, 640, 1280] {
-            let buckets: HashSet<usize> = Canvas::all(side).map(Canvas::bucket).collect();
-            assert!(buckets.contains(&Canvas::usual(side).bucket()));
+            let shapes: HashSet<usize> = Canvas::all(side).map(Canvas::shape).collect();
+            assert!(shapes.contains(&Canvas::usual(side).shape()));
             for width in (1..3000).step_by(37) {
                 for height in (1..3000).step_by(41) {
                     let [width, height] = canvas(width, height, side);
-                    assert!(buckets.contains(&Canvas { width, height }.bucket()), "{width} x {height}");
+                    assert!(shapes.contains(&Canvas { width, height }.shape()), "{width} x {height}");
                 }
             }
         }

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     engine::Port,
     image::pictures,
-    manifest::{Color, Filter, GridSpec, Labels, SceneInputSpec},
-    task::{Billing, crop::tests::crop},
+    manifest::{Color, Filter},
+    tasks::{Billing, OptionValue, RegionStep, TaskOptions},
 };
 
 const OPTIONS: TaskOptions =
@@ -48,7 +48,8 @@ fn spec() -> FaceDetectionSpec {
 }
 
 fn build(spec: &FaceDetectionSpec, signature: &Signature) -> Result<FaceDetection, SpecError> {
-    FaceDetection::build(spec, Path::new("nowhere"), signature, OPTIONS)
+    let context = BuildContext { dir: Path::new("nowhere"), signature, endings: &[], options: OPTIONS };
+    FaceDetection::build(spec, &context)
 }
 
 fn task() -> FaceDetection {
@@ -82,11 +83,27 @@ fn put(grid: &mut Tensor, [column, row]: [usize; 2], cell: &[f32]) {
     *grid = Tensor::new(shape, data).unwrap();
 }
 
-fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Face> {
-    match task().answer(outputs, &Frame::Scene { letterbox, least: 0.0, kept: None }).unwrap() {
-        Answer::Faces { faces, .. } => faces,
-        other => panic!("{other:?}"),
-    }
+fn context(letterbox: Letterbox, least: f32) -> Context {
+    Context::new(Scene { letterbox, least })
+}
+
+fn detections(answer: Answer) -> Vec<Detection> {
+    let Output::Detections(detections) = answer.output else { panic!("{answer:?}") };
+    detections
+}
+
+fn faces(outputs: Tensors, letterbox: Letterbox) -> Vec<Detection> {
+    detections(task().postprocess(outputs, &context(letterbox, 0.0)).unwrap())
+}
+
+fn side(side: Option<u64>) -> Options {
+    let mut options = Options::default();
+    side.map(|side| options.insert("side", OptionValue::Integer(side)));
+    options
+}
+
+fn size(long: Option<u64>) -> RequestSize {
+    RequestSize { bytes: Some(9), options: side(long) }
 }
 
 #[test]
@@ -97,28 +114,28 @@ fn a_picture_is_laid_on_the_canvas_of_the_side_that_was_asked_for() {
         (Some(640), [3, 128, 256], [180, 120], 0.8),
         (Some(320), [3, 128, 320], [180, 120], 0.5),
     ] {
-        let input = Input::Image(jpeg.clone()).looked_at(Look { side: look, cut: None });
-        let Prepared { row, bucket, frame } = task().prepare(input).unwrap();
+        let input = Input::image(jpeg.clone()).with(&side(look));
+        let Prepared { row, shape: number, context, .. } = task().preprocess(input).unwrap();
         // The picture is small: it is enlarged twice and no more, and shares a canvas with others.
         let canvas = if look == Some(640) { [256, 256] } else { [shape[2] as u32, shape[1] as u32] };
         assert_eq!(row[0].shape(), [3, canvas[1] as usize, canvas[0] as usize]);
-        assert_eq!(bucket, (canvas[0] / 32 * canvas[1] / 32) as usize);
+        assert_eq!(number, (canvas[0] / 32 * canvas[1] / 32) as usize);
         let letterbox = Letterbox { picture: [90, 60], shown, canvas };
         // Of a temperature of 2.
         let least = (threshold / (1.0 - threshold)).ln() * 2.0;
-        assert_eq!(frame, Frame::Scene { letterbox, least, kept: None });
+        assert_eq!(context.get::<Scene>().unwrap(), &Scene { letterbox, least });
     }
-    let wrong =
-        task().prepare(Input::Image(jpeg).looked_at(Look { side: Some(512), cut: None })).unwrap_err();
+    let wrong = task().preprocess(Input::image(jpeg).with(&side(Some(512)))).unwrap_err();
+    assert_eq!(task().check(&side(Some(512))), Err(wrong.clone()));
     assert_eq!(wrong.to_string(), "side is 512; allowed are 320, 640");
 }
 
 #[test]
-fn the_bucket_is_guessed_from_the_side() {
+fn the_shape_is_guessed_from_the_side() {
     let task = task();
-    let of = |side| task.bucket(Weight { bytes: 9, side });
-    assert_eq!([of(None), of(Some(320)), of(Some(640))], [80, 80, 320].map(Bucket::Likely));
-    assert!(task.samples().is_sorted_by_key(Sample::size));
+    let of = |side| task.shape_class(&size(side));
+    assert_eq!([of(None), of(Some(320)), of(Some(640))], [80, 80, 320].map(ShapeClass::Likely));
+    assert!(task.profile_inputs().is_sorted_by_key(ProfileInput::size));
 }
 
 #[test]
@@ -132,10 +149,10 @@ fn faces_are_answered_in_pixels_of_the_picture_the_surest_first() {
     let faces = faces(outputs, letterbox);
     assert_eq!(faces.len(), 2);
     let [surer, other] = [&faces[0], &faces[1]];
-    assert!((surer.confidence - 0.880_797).abs() < 1e-6 && (other.confidence - 0.731_058).abs() < 1e-6);
+    assert!((surer.score - 0.880_797).abs() < 1e-6 && (other.score - 0.731_058).abs() < 1e-6);
     assert_eq!(surer.area, Area { x: 775.0, y: 375.0, width: 50.0, height: 50.0 });
     assert_eq!(other.area, Area { x: 150.0, y: 50.0, width: 200.0, height: 200.0 });
-    assert_eq!(surer.landmarks.map(|marks| marks[0]), Some([800.0, 400.0]));
+    assert_eq!(surer.landmarks.first(), Some(&[800.0, 400.0]));
 }
 
 #[test]
@@ -153,39 +170,42 @@ fn a_face_at_the_edge_is_clipped_and_one_beyond_is_none() {
 #[test]
 fn hostile_numbers_are_a_fault_or_finite() {
     let letterbox = lay(1000, 500, 320);
-    let frame = Frame::Scene { letterbox, least: 0.0, kept: None };
+    let context = context(letterbox, 0.0);
     for (channel, value) in [(0, f32::NAN), (3, f32::INFINITY), (14, f32::NEG_INFINITY)] {
         let mut outputs = nothing(letterbox.canvas);
         let mut cell = [0.0; 15];
         cell[channel] = value;
         put(&mut outputs[1], [3, 3], &cell);
-        assert!(matches!(task().answer(outputs, &frame), Err(Error::Internal(_))));
+        assert!(matches!(task().postprocess(outputs, &context), Err(Error::Internal(_))));
     }
     let mut outputs = nothing(letterbox.canvas);
     put(&mut outputs[0], [1, 1], &[f32::MAX, f32::MIN, f32::MAX, f32::MAX, f32::MAX]);
     put(&mut outputs[1], [3, 3], &[f32::MAX, 0.0, 0.0, f32::MAX, f32::MAX]);
     let faces = faces(outputs, letterbox);
     assert_eq!(faces.len(), 1);
-    assert_eq!((faces[0].confidence, faces[0].area.width, faces[0].area.height), (1.0, 1000.0, 500.0));
+    assert_eq!((faces[0].score, faces[0].area.width, faces[0].area.height), (1.0, 1000.0, 500.0));
+}
+
+/// Notes that the picture came in colour.
+struct Colorful;
+
+impl RegionStep for Colorful {
+    fn needs_color(&self) -> bool {
+        true
+    }
+
+    fn items(&self, _: &Picture, _: &Answer) -> Result<Vec<Item>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 #[test]
-fn the_surest_faces_are_cut_out_of_the_decoded_picture() {
-    let cut = Cut { crop: Arc::new(crop(8, 8, 0.0)), most: 1 };
+fn the_decoded_picture_is_kept_for_the_step_that_follows() {
     let png = Bytes::from(pictures::png(&pictures::draw(640, 320)));
-    let input = Input::Image(png).looked_at(Look { side: None, cut: Some(cut) });
-    let Prepared { frame, .. } = task().prepare(input).unwrap();
-    let Frame::Scene { letterbox, kept: Some(Kept { picture, cut }), .. } = &frame else {
-        panic!("{frame:?}")
-    };
-    assert_eq!(picture.channels(), Channels::Rgb);
-    let mut outputs = nothing(letterbox.canvas);
-    put(&mut outputs[0], [2, 1], &[2.0, 0.5, 0.5, 0.0, 0.0]);
-    put(&mut outputs[0], [7, 1], &[4.0, 0.5, 0.5, 0.0, 0.0]);
-    let Answer::Faces { faces, .. } = task().answer(outputs, &frame).unwrap() else { panic!("no faces") };
-    let expected = cut.crop.cut(picture, Area { x: 448.0, y: 64.0, width: 64.0, height: 64.0 }).unwrap();
-    assert_eq!((expected.width(), expected.height()), (8, 8));
-    assert_eq!((faces.len(), faces[0].cut.as_ref(), faces[1].cut.as_ref()), (2, Some(&expected), None));
+    let step: Arc<dyn RegionStep> = Arc::new(Colorful);
+    let kept = task().preprocess(Input::image(png.clone()).followed_by(&step)).unwrap().picture.unwrap();
+    assert_eq!((kept.width(), kept.height(), kept.channels()), (640, 320, Channels::Rgb));
+    assert_eq!(task().preprocess(Input::image(png)).unwrap().picture, None);
 }
 
 #[test]
@@ -201,13 +221,13 @@ fn a_crowd_is_answered_up_to_a_number() {
 #[test]
 fn what_is_compared_is_scores_and_places() {
     let task = task();
-    let probes = task.probes();
-    let Prepared { row, frame, .. } = &probes[0];
-    assert_eq!((probes.len() as u64, row[0].shape()), (N_PROBES, [3, 128, 128].as_slice()));
-    let Frame::Scene { letterbox, .. } = frame else { panic!("{frame:?}") };
+    let inputs = task.calibration_inputs();
+    let Prepared { row, context, .. } = &inputs[0];
+    assert_eq!((inputs.len() as u64, row[0].shape()), (N_INPUTS, [3, 128, 128].as_slice()));
+    let Scene { letterbox, .. } = context.get().unwrap();
     let mut outputs = nothing(letterbox.canvas);
     put(&mut outputs[1], [0, 0], &[0.0, 1.0]);
-    let compared = task.compared(outputs, frame).unwrap();
+    let compared = task.scores(outputs, context).unwrap();
     assert_eq!(compared.len(), 15 * (8 * 8 + 4 * 4));
     // The manifest's first grid is the network's second.
     assert_eq!((compared[0], compared[64]), (0.5, 0.1));
@@ -215,9 +235,9 @@ fn what_is_compared_is_scores_and_places() {
 
 #[test]
 fn a_text_and_a_broken_image_are_refused() {
-    assert!(matches!(task().prepare(Input::Text("good".to_owned())), Err(Error::Invalid(_))));
+    assert!(matches!(task().preprocess(Input::text("good")), Err(Error::Invalid(_))));
     let broken = Bytes::from_static(b"\xff\xd8\xff\xe0");
-    assert!(matches!(task().prepare(Input::Image(broken)), Err(Error::Malformed(_))));
+    assert!(matches!(task().preprocess(Input::image(broken)), Err(Error::Malformed(_))));
 }
 
 #[test]
@@ -280,21 +300,20 @@ fn seen(letterbox: &Letterbox, cell: [usize; 2], numbers: &[f32]) -> Tensors {
     outputs
 }
 
-/// What a detector whose looks give these outputs answers, and the buckets of its further rows.
-fn looked(first: Letterbox, looks: Vec<Tensors>) -> (Vec<Face>, Vec<(usize, Billing)>) {
+/// What a detector whose looks give these outputs answers, and the shapes of its further rows.
+fn looked(first: Letterbox, looks: Vec<Tensors>) -> (Vec<Detection>, Vec<(usize, Billing)>) {
     let task = task();
-    let frame = Frame::Scene { letterbox: first, least: 1.0, kept: None };
+    let context = context(first, 1.0);
     let n = 3 * (first.canvas[0] * first.canvas[1]) as usize;
     let row = task.row(Canvas { width: first.canvas[0], height: first.canvas[1] }, vec![0.0; n]).unwrap();
     let mut looks = looks.into_iter();
     let (mut outputs, mut further) = (looks.next().unwrap(), Vec::new());
-    while let Some(next) = task.further(&row, &outputs, &frame).unwrap() {
-        further.push((next.bucket, next.billing));
+    while let Some(next) = task.further(&row, &outputs, &context).unwrap() {
+        further.push((next.shape, next.billing));
         outputs.extend(looks.next().expect("no further look"));
     }
     assert_eq!(looks.next(), None, "a look that nobody took");
-    let Answer::Faces { faces, .. } = task.answer(outputs, &frame).unwrap() else { panic!("no faces") };
-    (faces, further)
+    (detections(task.postprocess(outputs, &context).unwrap()), further)
 }
 
 #[test]
@@ -315,7 +334,7 @@ fn at_a_longer_side_the_usual_one_is_looked_at_too_and_what_both_see_is_merged()
         ]
     );
     let task = task();
-    let then = |side| task.then(Weight { bytes: 9, side });
+    let then = |side| task.then(&size(side));
     assert_eq!([then(None), then(Some(320)), then(Some(640))], [None, None, Some(80)]);
 }
 
@@ -329,7 +348,7 @@ fn a_picture_that_is_all_face_is_found_at_a_glance_with_little_confidence() {
     assert_eq!(further, [(16, Billing::OnAverage)]);
     assert_eq!(faces[0].area, Area { x: 80.0, y: 80.0, width: 640.0, height: 640.0 });
     // 0.88 of the threshold of 0.5, as the temperature is 2.
-    assert!((faces[0].confidence - 0.440_4).abs() < 1e-3, "{}", faces[0].confidence);
+    assert!((faces[0].score - 0.440_4).abs() < 1e-3, "{}", faces[0].score);
     let none = |face: Tensors| looked(first, vec![nothing(first.canvas), face]).0;
     assert_eq!(none(face(4.0, 1.5)), [], "a face with room around it is no picture that is all face");
     assert_eq!(none(face(0.7, 2.0)), [], "a glance that is not sure of what it sees");
@@ -339,4 +358,42 @@ fn a_picture_that_is_all_face_is_found_at_a_glance_with_little_confidence() {
     assert_eq!((faces.len(), further.len()), (1, 2));
     let (faces, further) = looked(first, vec![seen(&first, [1, 1], &[2.0, 0.5, 0.5, 0.0, 0.0])]);
     assert_eq!((faces.len(), further.len()), (1, 0), "where a face is found nobody glances");
+}
+
+const DETECTOR: &str = "
+    [task.face-detection]
+    sides = [320, 640]
+    [task.face-detection.input]
+    name = 'image'
+    color = 'rgb'
+    mean = [0.5]
+    std = [0.25]
+    [[task.face-detection.outputs]]
+    name = 'stride_8'
+    stride = 8
+    [[task.face-detection.outputs]]
+    name = 'stride_16'
+    stride = 16
+";
+
+#[test]
+fn a_detector_is_read_and_what_is_left_out_has_its_default() {
+    let spec: FaceDetectionSpec = section(DETECTOR, DESCRIPTOR.name).unwrap();
+    assert_eq!((spec.temperature, spec.thresholds.as_slice(), spec.overlap), (1.0, [0.5].as_slice(), 0.45));
+    assert_eq!((spec.sides.as_slice(), spec.input.filter), ([320, 640].as_slice(), Filter::Bilinear));
+    let grids: Vec<(&str, u32)> = spec.outputs.iter().map(|grid| (grid.name.as_str(), grid.stride)).collect();
+    assert_eq!(grids, [("stride_8", 8), ("stride_16", 16)]);
+    assert_eq!(spec.files(), [std::path::Path::new("labels.txt")]);
+}
+
+#[test]
+fn a_key_that_no_detector_has_is_refused_with_those_that_it_has() {
+    for (key, typo, allowed) in [
+        ("sides = [320, 640]", "size = 320", "`sides`"),
+        ("color = 'rgb'", "width = 320", "`color`"),
+        ("stride = 16", "step = 16", "`stride`"),
+    ] {
+        let error = (DESCRIPTOR.read)(&DETECTOR.replace(key, typo)).unwrap_err().to_string();
+        assert!(error.contains("unknown field") && error.contains(allowed), "{error}");
+    }
 }

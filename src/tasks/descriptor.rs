@@ -1,0 +1,128 @@
+//! What a kind of task offers to callers, known before any model of it is loaded.
+//!
+//! Invariant: HTTP, the command line, the repository and the configuration learn of a task from here, and match on no
+//! task by name.
+
+use std::fmt;
+
+use super::TaskSpec;
+
+/// One kind of task.
+#[derive(Debug)]
+pub struct Descriptor {
+    /// The name of its section below `[task]` in `model.toml`, such as `image-classification`.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// What a caller sends.
+    pub modality: Modality,
+    /// What a caller gets.
+    pub output: OutputKind,
+    /// What a caller may choose, beside the deadline and the like that all requests have.
+    pub options: &'static [OptionSpec],
+    /// Reads its section from the text of a `model.toml`.
+    pub read: fn(&str) -> Result<Box<dyn TaskSpec>, toml::de::Error>,
+}
+
+impl Descriptor {
+    /// Finds an option by its name.
+    pub fn option(&self, name: &str) -> Option<&'static OptionSpec> {
+        self.options.iter().find(|option| option.name == name)
+    }
+}
+
+impl PartialEq for &'static Descriptor {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// What a caller sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modality {
+    Image,
+    Text,
+    /// Two texts, such as a question and a passage.
+    Pair,
+    /// Named tensors, as the network takes them.
+    Tensors,
+}
+
+impl Modality {
+    /// What several items are called, in requests and in refusals.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Image => "images",
+            Self::Text => "texts",
+            Self::Pair => "pairs",
+            Self::Tensors => "tensors",
+        }
+    }
+
+    /// One item with its article, for refusals.
+    pub fn one(self) -> &'static str {
+        match self {
+            Self::Image => "an image",
+            Self::Text => "a text",
+            Self::Pair => "a pair of texts",
+            Self::Tensors => "tensors",
+        }
+    }
+}
+
+impl fmt::Display for Modality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.plural())
+    }
+}
+
+/// The shape of an answer: the variants of [`super::Output`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputKind {
+    Classes,
+    Detections,
+    Spans,
+    Vector,
+    Score,
+    Tensors,
+}
+
+/// Something that a caller may choose.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// The name of the query parameter.
+    pub name: &'static str,
+    pub kind: OptionKind,
+    /// What it does, in one line.
+    pub about: &'static str,
+}
+
+/// The values that an option takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum OptionKind {
+    /// A whole number from `least` on; `unit` says what it counts.
+    Integer { least: u64, unit: &'static str },
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// How many of the ranked labels an answer lists: an option of each task that ranks labels.
+pub const TOP_K: OptionSpec = OptionSpec {
+    name: "top_k",
+    kind: OptionKind::Integer { least: 1, unit: "labels" },
+    about: "answer the best labels only",
+};
+
+impl OptionSpec {
+    /// What the option takes, for refusals.
+    pub fn allowed(&self) -> String {
+        match self.kind {
+            OptionKind::Integer { least: 0, unit } => format!("a whole number of {unit}"),
+            OptionKind::Integer { least, unit } => format!("a whole number of {unit}, at least {least}"),
+            OptionKind::Flag => "true or false".to_owned(),
+            OptionKind::Word(words) => words.join(", "),
+        }
+    }
+}
