@@ -6,6 +6,8 @@
 
 use std::{borrow::Cow, time::Duration};
 
+pub use lepton_media::Amount;
+use lepton_media::MediaError;
 use thiserror::Error;
 
 /// Why a request was not answered.
@@ -70,20 +72,34 @@ impl Error {
     }
 }
 
-/// How much was sent: known exactly, or only that the limit was passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amount {
-    /// The size that was declared or counted.
-    Exactly(u64),
-    /// Reading stopped once the limit was passed.
-    More,
+/// What a caller sent wrongly keeps its text and its remedy.
+impl From<MediaError> for Error {
+    fn from(error: MediaError) -> Self {
+        match error {
+            MediaError::Malformed(text) => Self::Malformed(text),
+            MediaError::TooLarge { what, got, limit } => Self::TooLarge { what, got, limit },
+            MediaError::Unsupported { got, allowed } => Self::Unsupported { got, allowed },
+            MediaError::Invalid(text) => Self::Invalid(text),
+            MediaError::Internal(text) => Self::Internal(text),
+        }
+    }
 }
 
-impl std::fmt::Display for Amount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exactly(n) => write!(f, "{n}"),
-            Self::More => f.write_str("what was sent"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_picture_or_a_text_keeps_its_words() {
+        for error in [
+            MediaError::malformed("the PNG is cut off"),
+            MediaError::TooLarge { what: "image pixels", got: Amount::Exactly(9), limit: 4 },
+            MediaError::Unsupported { got: "a HEIC image".to_owned(), allowed: "images are read as JPEG" },
+            MediaError::invalid("there is no text"),
+            MediaError::Internal("it broke".to_owned()),
+        ] {
+            let text = error.to_string();
+            assert_eq!(Error::from(error).to_string(), text);
         }
     }
 }

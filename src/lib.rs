@@ -12,26 +12,24 @@
 //! - [`engine`]: what runs a network.
 //! - [`image`], [`text`], [`tensor`]: bytes to pixels, text to ids, numbers in shapes.
 //! - [`repository`] and [`manifest`]: model folders on disk.
-//! - [`metrics`], [`error`] and [`random`]: plain data that every room may use.
+//! - [`metrics`] and [`error`]: plain data that every room may use.
 //!
-//! Imports run downwards only; `tests/it/architecture.rs` holds this.
+//! Imports run downwards only; `tests/it/rules.rs` holds this.
 
-mod allocator;
 mod api;
 pub mod cli;
 pub mod config;
 pub mod cores;
 pub mod error;
 pub mod http;
-pub mod image;
 pub mod manifest;
 pub mod metrics;
 pub mod pipelines;
 pub mod pool;
-pub mod random;
 pub mod repository;
 pub mod server;
 pub mod tasks;
-pub mod text;
 
+use lepton_allocator as allocator;
 pub use lepton_engine::{self as engine, tensor};
+pub use lepton_media::{image, text};

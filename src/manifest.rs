@@ -4,28 +4,20 @@
 
 mod id;
 mod labels;
-mod language;
 mod scores;
-mod text;
-mod truncation;
-mod vision;
 
 use std::borrow::Cow;
 
 pub use lepton_engine::Asked;
+pub use lepton_media::{
+    image::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling, SceneInputSpec},
+    text::{Language, TruncationSide, WordPieceSpec},
+};
 use serde::{Deserialize, Serialize};
 
 pub use lepton_scheduler::balance::Balance;
 
-pub use self::{
-    id::ModelId,
-    labels::Labels,
-    language::Language,
-    scores::Scores,
-    text::WordPieceSpec,
-    truncation::TruncationSide,
-    vision::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling, SceneInputSpec},
-};
+pub use self::{id::ModelId, labels::Labels, scores::Scores};
 
 /// How rows may be batched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +43,6 @@ fn one_row() -> usize {
 
 pub(crate) fn one() -> f32 {
     1.0
-}
-
-fn one_255th() -> f32 {
-    1.0 / 255.0
 }
 
 /// A model's name: `[a-z0-9][a-z0-9._-]{0,63}`, so that a name can never be a path.

@@ -1,7 +1,7 @@
 """What the server's steps around `models/face-detector` gain: levels that are spread, a second look, a glance.
 
 Measured on photographs and portraits that nothing learnt from, with the steps on and off, in the way of
-`src/task/detect/looks.rs` and `src/image/levels.rs`. It needs numpy, Pillow and ONNX Runtime, and no torch:
+`src/task/detect/looks.rs` and `crates/media/src/image/levels.rs`. It needs numpy, Pillow and ONNX Runtime, and no torch:
 
     python training/detector_looks.py --data ../shared/data --photos ../shared/photos
 """

@@ -74,7 +74,7 @@ class Vocabulary(NamedTuple):
 def _normalizer() -> normalizers.Normalizer:
     """Tokenised text ("do n't", "-LRB-") and raw text give the same; wide marks become plain ones.
 
-    All of it is in `tokenizer.json`, so that the server does the same. `src/text/plain.rs` knows the patterns.
+    All of it is in `tokenizer.json`, so that the server does the same. `crates/media/src/text/plain.rs` knows the patterns.
     """
     lines = (Path(__file__).parent / "characters.tsv").read_text(encoding="utf-8").splitlines()
     characters = dict(line.split("\t") for line in lines)

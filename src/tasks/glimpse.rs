@@ -125,10 +125,10 @@ impl Source for Base64<'_> {
 mod tests {
     use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
     use bytes::Bytes;
+    use lepton_testkit::pictures;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::image::pictures;
 
     const LIMITS: ImageLimits = ImageLimits { pixels: 1_000_000, side: 8192, memory: 1 << 28 };
     const ENOUGH: usize = 4096;

@@ -236,11 +236,12 @@ impl Task for ImageClassification {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use lepton_testkit::pictures;
 
     use super::{super::TaskOptions, *};
     use crate::{
         engine::{Dim, Port},
-        image::{Rect, pictures},
+        image::Rect,
         manifest::{Color, Filter, Resampling},
     };
 

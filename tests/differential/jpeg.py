@@ -2,10 +2,10 @@
 """Compares Lepton's JPEG decoder with libjpeg-turbo (through Pillow) over generated files.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install pillow==13.0.0 numpy
-    cargo build --release --locked --example jpegs
+    cargo build --release --locked -p lepton-media --example jpegs
     /tmp/venv/bin/python tests/differential/jpeg.py --count 50000
 
-The files are made by `tests/it/fixtures/jpegs`: sampling factors 1 to 4 of each component, one scan or
+The files are made by `crates/testkit/src/jpegs`: sampling factors 1 to 4 of each component, one scan or
 several, baseline, extended and progressive, restart intervals, sizes of 1 to 70 pixels, 1, 3 and 4 components,
 JFIF's and Adobe's markers, names of components. `--first` takes other seeds.
 
@@ -14,7 +14,7 @@ levels of one channel are off by more than 1.5 on average or 32 anywhere: swappe
 shifted blocks are off by tens of levels on average. With libjpeg-turbo 3 they are the same to the bit; how many
 are is printed. Grey is held to Y where the picture is YCbCr, and to Pillow's luma otherwise.
 
-`--golden tests/golden/jpegs.txt` writes checksums of the first files (`--count 400`) and of what Pillow makes of them, to
+`--golden crates/media/golden/jpegs.txt` writes checksums of the first files (`--count 400`) and of what Pillow makes of them, to
 which a unit test holds the decoder where there is no Python.
 """
 

@@ -1,14 +1,12 @@
 //! Sound requests in every form that the contract has, as a caller sees them.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use lepton_testkit::pictures;
 use serde_json::{Value, json};
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{Response, exchange, get, multipart, post, post_with},
-        process::Lepton,
-    },
+use crate::support::{
+    client::{Response, exchange, get, multipart, post, post_with},
+    process::Lepton,
 };
 
 /// The classifier alone: faces are found in `faces.rs`.

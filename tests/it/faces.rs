@@ -9,18 +9,16 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use image::{Rgb, RgbImage};
+use lepton_testkit::{
+    onnx::{Axis, Element, Graph, Node},
+    pictures,
+};
 use serde_json::{Value, json};
 
-use crate::{
-    fixtures::{
-        onnx::{Axis, Element, Graph, Node},
-        pictures,
-    },
-    support::{
-        client::{Response, exchange, get, post, post_with},
-        models,
-        process::Lepton,
-    },
+use crate::support::{
+    client::{Response, exchange, get, post, post_with},
+    models,
+    process::Lepton,
 };
 
 const VISION: &str = "/v1/vision/classify";

@@ -3,14 +3,12 @@
 
 use std::net::SocketAddr;
 
+use lepton_testkit::pictures;
 use serde_json::json;
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{Connection, exchange, get, multipart, post, post_with},
-        process::Lepton,
-    },
+use crate::support::{
+    client::{Connection, exchange, get, multipart, post, post_with},
+    process::Lepton,
 };
 
 const VISION: &str = "/v1/vision/classify";

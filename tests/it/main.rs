@@ -4,8 +4,6 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
-mod architecture;
-#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod cases;
@@ -15,11 +13,6 @@ mod config;
 mod dead_log;
 #[cfg(test)]
 mod faces;
-#[cfg(test)]
-mod fixtures {
-    pub(crate) mod onnx;
-    pub mod pictures;
-}
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -32,6 +25,8 @@ mod models;
 mod photos;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod scarce;
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{exchange, post},
-        process::Lepton,
-    },
+use lepton_testkit::pictures;
+
+use crate::support::{
+    client::{exchange, post},
+    process::Lepton,
 };
 
 /// A picture of 17 MB, decoded, and how much of it has to go back.

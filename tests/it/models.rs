@@ -13,9 +13,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use lepton_testkit::onnx::{Axis, Element, Graph, Node, convolutional};
 use tempfile::TempDir;
-
-use crate::fixtures::onnx::{Axis, Element, Graph, Node, convolutional};
 
 /// Mutants that every test run tries.
 const FEW: usize = 60;

@@ -6,14 +6,12 @@ use base64::{
     Engine,
     prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD},
 };
+use lepton_testkit::pictures;
 use serde_json::{Value, json};
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{Response, exchange, get, post, post_with},
-        process::Lepton,
-    },
+use crate::support::{
+    client::{Response, exchange, get, post, post_with},
+    process::Lepton,
 };
 
 const VISION: &str = "/v1/vision/classify?model=face";
@@ -109,8 +107,8 @@ fn no_refusal_of_a_broken_request_shows_text_of_rust() {
     let server = Lepton::start();
     let picture = pictures::draw(60, 40);
     let whole = [pictures::jpeg(&picture), pictures::png(&picture), pictures::webp(&picture)];
-    let mut chance = lepton::random::Chance(22);
-    let mut below = |n: usize| (chance.bits() % n as u64) as usize;
+    let mut random = fastrand::Rng::with_seed(22);
+    let mut below = |n: usize| random.usize(..n);
     let ask = |what: &str, path: &str, content_type: &str, body: &[u8]| {
         speaks_plainly(what, &exchange(server.address, &post(path, content_type, body)));
     };

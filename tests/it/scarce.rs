@@ -3,12 +3,11 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{Connection, exchange, get, metric, post},
-        process::Lepton,
-    },
+use lepton_testkit::pictures;
+
+use crate::support::{
+    client::{Connection, exchange, get, metric, post},
+    process::Lepton,
 };
 
 const VISION: &str = "/v1/vision/classify";

@@ -10,14 +10,12 @@ use std::{
 };
 
 use fastrand::Rng;
+use lepton_testkit::pictures;
 use serde_json::{Value, json};
 
-use crate::{
-    fixtures::pictures,
-    support::{
-        client::{Connection, exchange, get, multipart, post},
-        process::Lepton,
-    },
+use crate::support::{
+    client::{Connection, exchange, get, multipart, post},
+    process::Lepton,
 };
 
 const CALLERS: usize = 64;

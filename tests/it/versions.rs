@@ -5,13 +5,13 @@
 
 use std::{fs, path::Path};
 
+use lepton_testkit::{
+    onnx::{Axis, convolutional},
+    pictures,
+};
 use tempfile::TempDir;
 
 use crate::{
-    fixtures::{
-        onnx::{Axis, convolutional},
-        pictures,
-    },
     models::{MANIFEST, computed, lepton, told},
     support::{
         client::{exchange, get, post},

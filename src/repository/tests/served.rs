@@ -1,16 +1,15 @@
 //! Folders with real networks, loaded and asked: what the files say reaches the scores.
 
-use self::onnx::{Axis, Element, Graph, Node, noise};
+use lepton_testkit::{
+    onnx::{Axis, Element, Graph, Node, noise},
+    pictures, tokenizers,
+};
+
 use super::*;
 use crate::{
     engine::run_rows,
-    image::pictures,
     tasks::{Input, Output, Ranked},
-    text::fixtures,
 };
-
-#[path = "../../../tests/it/fixtures/onnx.rs"]
-mod onnx;
 
 const BATCH: Axis = Axis::Named("batch");
 const LENGTH: Axis = Axis::Named("length");
@@ -172,7 +171,7 @@ fn texts_shorter_than_a_window_are_refused_or_padded() {
         format!("[task.text-classification]\nlabels = ['a', 'b']\nmax_tokens = 16\nids = 'ids'\n{more}")
     };
     let load = |toml: &str, network: &[u8]| {
-        let tokenizer = fixtures::plain();
+        let tokenizer = tokenizers::plain();
         loaded(&[
             ("model.toml", toml.as_bytes()),
             ("tokenizer.json", tokenizer.as_bytes()),
@@ -247,7 +246,7 @@ fn a_network_that_cannot_tell_padding_from_text_is_refused() {
             .encode()
     };
     let load = |network: &[u8]| {
-        let tokenizer = fixtures::plain();
+        let tokenizer = tokenizers::plain();
         loaded(&[("config.json", b"{}"), ("tokenizer.json", tokenizer.as_bytes()), ("model.onnx", network)])
     };
     assert!(load(&network("words_only")).is_ok());

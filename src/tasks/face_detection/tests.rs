@@ -1,11 +1,11 @@
 //! From a picture to a row, and from fixed outputs to faces.
 
 use bytes::Bytes;
+use lepton_testkit::pictures;
 
 use super::*;
 use crate::{
     engine::Port,
-    image::pictures,
     manifest::{Color, Filter},
     tasks::{Billing, OptionValue, RegionStep, TaskOptions},
 };

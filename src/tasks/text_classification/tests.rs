@@ -1,12 +1,13 @@
 //! A small tokenizer and networks of no work, asked about texts.
 
+use lepton_testkit::tokenizers;
+
 use super::*;
 use crate::{
     engine::{Dim, Port, Signature},
     image::ImageLimits,
     tasks::{Input, Supported, TaskOptions, Truncated},
     tensor::{DType, Data, Tensor},
-    text::fixtures,
 };
 
 fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
@@ -56,7 +57,7 @@ fn spec() -> TextClassificationSpec {
 fn build(spec: &TextClassificationSpec, signature: &Signature) -> Result<TextClassification, SpecError> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("labels.txt"), "negative\npositive\n").unwrap();
-    std::fs::write(dir.path().join("tokenizer.json"), fixtures::plain()).unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), tokenizers::plain()).unwrap();
     build_in(dir.path(), spec, signature)
 }
 
@@ -148,10 +149,10 @@ fn no_row_is_shorter_than_a_text_can_be_or_a_window_needs() {
         assert_eq!(row[0].shape(), [sampled[0]]);
         sampled
     };
-    assert_eq!(lengths(&fixtures::plain(), 0), [1, 2, 4, 6, 7]);
-    assert_eq!(lengths(&fixtures::plain(), 5), [5, 6, 7]);
+    assert_eq!(lengths(&tokenizers::plain(), 0), [1, 2, 4, 6, 7]);
+    assert_eq!(lengths(&tokenizers::plain(), 5), [5, 6, 7]);
     // One token before each text, and one behind.
-    assert_eq!(lengths(&fixtures::bracketed(), 0), [3, 4, 6, 7]);
+    assert_eq!(lengths(&tokenizers::bracketed(), 0), [3, 4, 6, 7]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Networks that mutants start from: small ones, of many operators, and whole.
 
 use super::one;
-use crate::fixtures::onnx::{Axis, Cell, Element, Graph, Node, SMALL, convolutional, noise, recurrent};
+use lepton_testkit::onnx::{Axis, Cell, Element, Graph, Node, SMALL, convolutional, noise, recurrent};
 
 /// How many there are.
 pub(super) const N_SEEDS: usize = 46;

@@ -1,5 +1,8 @@
 //! What the engine promises, on networks made by code.
 
+use lepton_testkit::onnx::{
+    Axis, Cell, Element, Graph, Node, SMALL, Sizes, convolutional, noise, recurrent, recurrent_graph,
+};
 use proptest::prelude::*;
 use tract_onnx::prelude::tvec;
 
@@ -8,17 +11,11 @@ use crate::tensor::{DType, Data};
 
 mod census;
 mod kernels;
-#[path = "../../../../tests/it/fixtures/onnx.rs"]
-pub(crate) mod onnx;
 mod operators;
 mod recurrent;
 mod refused;
 mod regions;
 mod shared;
-
-use onnx::{
-    Axis, Cell, Element, Graph, Node, SMALL, Sizes, convolutional, noise, recurrent, recurrent_graph,
-};
 
 const SIDE: i64 = 8;
 

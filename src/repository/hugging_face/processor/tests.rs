@@ -1,7 +1,9 @@
 //! Files as the processors of transformers write them, and what becomes of them.
 
+use lepton_testkit::pictures;
+
 use super::*;
-use crate::image::{ImageLimits, Picture, Preprocessing, pictures};
+use crate::image::{ImageLimits, Picture, Preprocessing};
 
 fn port(shape: &[usize]) -> Port {
     let batch = Dim::Free("batch".to_owned());

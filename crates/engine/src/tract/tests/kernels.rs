@@ -1,10 +1,9 @@
 //! The kernels in the place of tract's operators: they answer as stock tract does, in every form that
 //! this processor runs.
 
-use super::{
-    onnx::{Axis, Element, Graph, Node},
-    *,
-};
+use lepton_testkit::onnx::{Axis, Element, Graph, Node};
+
+use super::*;
 
 pub(super) fn shipped(network: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models").join(network).join("1/model.onnx");

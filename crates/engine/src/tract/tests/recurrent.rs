@@ -1,9 +1,10 @@
 //! The recurrent kernels in the place of tract's operators: they answer as stock tract does, in every
 //! form that this processor runs.
 
+use lepton_testkit::onnx::{Axis, Element, Graph, Node};
+
 use super::{
     kernels::{in_form, relative, shipped},
-    onnx::{Axis, Element, Graph, Node},
     *,
 };
 

@@ -2,9 +2,10 @@
 
 use std::thread;
 
+use lepton_testkit::onnx::{Axis, Element, Graph, Node};
+
 use super::{
     kernels::{bound, in_form, nodes, relative},
-    onnx::{Axis, Element, Graph, Node},
     *,
 };
 
