@@ -23,7 +23,7 @@ use lepton::{
         },
         tract::TractEngine,
     },
-    tensor::{Data, Tensor},
+    tensor::Tensor,
 };
 
 /// How long a case is measured, and how often each engine has its turn at least and at most.
@@ -173,7 +173,7 @@ fn batches(network: &str) -> Result<Vec<(String, Tensor)>, Failure> {
     for n_rows in ROWS {
         if network == "face" {
             let pixels = (0..n_rows * 48 * 48).map(|i| ((i * 7919) % 512) as f32 / 128.0 - 2.0).collect();
-            let batch = Tensor::new(vec![n_rows, 1, 48, 48], Data::F32(pixels))?;
+            let batch = Tensor::new::<f32>(vec![n_rows, 1, 48, 48], pixels)?;
             batches.push((format!("{network} rows {n_rows}"), batch));
             continue;
         }
@@ -183,7 +183,7 @@ fn batches(network: &str) -> Result<Vec<(String, Tensor)>, Failure> {
                 let x = ((i * 2_654_435_761) % 65_536) as f32 / 65_536.0;
                 1 + (x * x * x * 12_000.0) as i64
             });
-            let batch = Tensor::new(vec![n_rows, length], Data::I64(ids.collect()))?;
+            let batch = Tensor::new::<i64>(vec![n_rows, length], ids.collect())?;
             batches.push((format!("{network} length {length} rows {n_rows}"), batch));
         }
     }

@@ -26,7 +26,7 @@ use std::{
 
 use lepton::{
     engine::{Engine, Session, kernels::Form, tract::TractEngine},
-    tensor::{Data, Tensor},
+    tensor::{DType, Tensor},
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -66,7 +66,9 @@ fn answer(line: &str, loaded: &mut HashMap<String, Loaded>) -> Result<String, Fa
         }
         ["input", name, dtype, shape, file] => {
             let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-            let batch = Tensor::new(shape, numbers(dtype, &std::fs::read(file)?)?)?;
+            let dtype = DType::ALL.into_iter().find(|known| known.name() == dtype);
+            let dtype = dtype.ok_or("an element type is written as in `f32`")?;
+            let batch = Tensor::from_bytes(dtype, shape, std::fs::read(file)?.into())?;
             found(loaded, name)?.batch = vec![batch];
             Ok(String::new())
         }
@@ -79,8 +81,7 @@ fn answer(line: &str, loaded: &mut HashMap<String, Loaded>) -> Result<String, Fa
         ["output", name, file] => {
             let Loaded { session, batch, .. } = found(loaded, name)?;
             let output = session.run(batch.clone())?.swap_remove(0);
-            let bytes: Vec<u8> = output.as_f32()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-            std::fs::write(file, bytes)?;
+            std::fs::write(file, output.bytes())?;
             Ok(joined(output.shape(), "x"))
         }
         ["kernels", name] => {
@@ -109,14 +110,6 @@ fn form_of(name: &str) -> Result<Option<Form>, Failure> {
 
 fn found<'a>(loaded: &'a mut HashMap<String, Loaded>, name: &str) -> Result<&'a mut Loaded, Failure> {
     loaded.get_mut(name).ok_or_else(|| format!("no network `{name}` is loaded").into())
-}
-
-fn numbers(dtype: &str, bytes: &[u8]) -> Result<Data, Failure> {
-    match dtype {
-        "f32" => Ok(Data::F32(bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect())),
-        "i64" => Ok(Data::I64(bytes.as_chunks().0.iter().map(|x| i64::from_le_bytes(*x)).collect())),
-        _ => Err(format!("inputs are f32 or i64, not `{dtype}`").into()),
-    }
 }
 
 /// The nanoseconds of each of `n` runs; copying the batch is not part of a run.

@@ -11,7 +11,7 @@ use lepton::{
         About, Answer, Context, Descriptor, Input, Output, Prepared, ProfileInput, Ranked, RequestSize,
         Scored, ShapeClass, Supported, Task, Truncated, descriptor_of,
     },
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
 };
 
 use super::support::client::Failure;
@@ -24,7 +24,7 @@ pub(crate) fn declared() -> Result<Declared, Failure> {
         shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(1)],
     };
     let signature = Signature { inputs: vec![port("in")], outputs: vec![port("out")] };
-    let (descriptor, row) = (texts()?, Tensor::new(vec![1], Data::F32(vec![1.0]))?);
+    let (descriptor, row) = (texts()?, Tensor::new::<f32>(vec![1], vec![1.0])?);
     Ok(Declared {
         name: "sentiment".parse()?,
         version: Version(1),

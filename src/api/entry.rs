@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     tasks::{About, Answer, Detection, Output, Ranked, Span, Supported, Truncated},
-    tensor::{Data, Tensor},
+    tensor::{DType, Element, Tensor, bf16, f16},
 };
 
 /// What is answered about one item.
@@ -205,20 +205,65 @@ impl Serialize for TensorBody<'_> {
         map.serialize_entry("name", self.name)?;
         map.serialize_entry("datatype", &self.tensor.dtype().to_string())?;
         map.serialize_entry("shape", self.tensor.shape())?;
-        match self.tensor.data() {
-            Data::F32(values) if values.iter().any(|value| !value.is_finite()) => {
-                return Err(S::Error::custom(format!(
-                    "the output `{}` holds numbers that JSON has none for",
-                    self.name
-                )));
-            }
-            Data::F32(values) => map.serialize_entry("data", values)?,
-            Data::I64(values) => map.serialize_entry("data", values)?,
-            Data::I32(values) => map.serialize_entry("data", values)?,
-            Data::U8(values) => map.serialize_entry("data", values)?,
-            Data::Bool(values) => map.serialize_entry("data", values)?,
-        }
+        let data = Elements { name: self.name, tensor: self.tensor };
+        map.serialize_entry("data", &data)?;
         map.end()
+    }
+}
+
+/// The elements of a tensor in a row.
+struct Elements<'a> {
+    name: &'a str,
+    tensor: &'a Tensor,
+}
+
+impl Elements<'_> {
+    fn whole<T: Element + Serialize, S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tensor.as_slice::<T>().map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    /// Writes numbers as `shown`; JSON has none that are not finite.
+    fn real<T, N, S>(&self, serializer: S, shown: impl Fn(&T) -> N) -> Result<S::Ok, S::Error>
+    where
+        T: Element + Into<f64>,
+        N: Serialize,
+        S: Serializer,
+    {
+        let numbers = self.tensor.as_slice::<T>().map_err(S::Error::custom)?;
+        if numbers.iter().any(|number| !(*number).into().is_finite()) {
+            let text = format!("the output `{}` holds numbers that JSON has none for", self.name);
+            return Err(S::Error::custom(text));
+        }
+        serializer.collect_seq(numbers.iter().map(shown))
+    }
+
+    fn texts<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let texts: Result<Vec<&str>, _> =
+            self.tensor.strings().map_err(S::Error::custom)?.map(std::str::from_utf8).collect();
+        let not_text =
+            |_| S::Error::custom(format!("the output `{}` holds bytes that are no text", self.name));
+        texts.map_err(not_text)?.serialize(serializer)
+    }
+}
+
+impl Serialize for Elements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.tensor.dtype() {
+            DType::Bool => self.whole::<bool, S>(serializer),
+            DType::U8 => self.whole::<u8, S>(serializer),
+            DType::U16 => self.whole::<u16, S>(serializer),
+            DType::U32 => self.whole::<u32, S>(serializer),
+            DType::U64 => self.whole::<u64, S>(serializer),
+            DType::I8 => self.whole::<i8, S>(serializer),
+            DType::I16 => self.whole::<i16, S>(serializer),
+            DType::I32 => self.whole::<i32, S>(serializer),
+            DType::I64 => self.whole::<i64, S>(serializer),
+            DType::F16 => self.real(serializer, |number: &f16| number.to_f32()),
+            DType::Bf16 => self.real(serializer, |number: &bf16| number.to_f32()),
+            DType::F32 => self.real(serializer, |number: &f32| *number),
+            DType::F64 => self.real(serializer, |number: &f64| *number),
+            DType::Bytes => self.texts(serializer),
+        }
     }
 }
 
@@ -267,7 +312,7 @@ mod tests {
         insta::assert_snapshot!(json(Output::Vector(vec![0.5, -1.0]), text, 1), @r#"{"vector":[0.5,-1.0],"tokens":4,"truncated":false}"#);
         insta::assert_snapshot!(json(Output::Score(0.25), text, 1), @r#"{"score":0.25,"tokens":4,"truncated":false}"#);
         let tensor =
-            |values: Vec<f32>| vec![("out".to_owned(), Tensor::new(vec![1, 2], Data::F32(values)).unwrap())];
+            |values: Vec<f32>| vec![("out".to_owned(), Tensor::new::<f32>(vec![1, 2], values).unwrap())];
         insta::assert_snapshot!(json(Output::Tensors(tensor(vec![1.0, 2.5])), About::Tensors, 1), @r#"{"outputs":[{"name":"out","datatype":"f32","shape":[1,2],"data":[1.0,2.5]}]}"#);
         let answer = Answer { output: Output::Tensors(tensor(vec![1.0, f32::NAN])), about: About::Tensors };
         assert!(serde_json::to_string(&Entry::new(&answer, 1)).unwrap_err().to_string().contains("`out`"));

@@ -21,7 +21,7 @@ use crate::{
         About, Answer, Context, Descriptor, Input, Item, Output, Prepared, ProfileInput, Ranked, RequestSize,
         Scored, ShapeClass, Supported, Task, Truncated, descriptor_of,
     },
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
 };
 
 struct Counter(Signature);
@@ -50,7 +50,7 @@ struct Counting {
 }
 
 fn row(n: usize) -> Tensors {
-    vec![Tensor::new(vec![1], Data::F32(vec![n as f32])).unwrap()]
+    vec![Tensor::new::<f32>(vec![1], vec![n as f32]).unwrap()]
 }
 
 impl Task for Counting {
@@ -85,7 +85,7 @@ impl Task for Counting {
     }
 
     fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
-        let score = outputs[0].as_f32().unwrap()[0];
+        let score = outputs[0].as_slice::<f32>().unwrap()[0];
         let scores = Ranked::from(
             self.labels.iter().map(|label| Scored::new(label.clone(), score)).collect::<Vec<_>>(),
         );

@@ -17,7 +17,7 @@ use crate::{
         About, Context, Input, Output, Prepared, ProfileInput, Ranked, RequestSize, Scored, ShapeClass,
         Supported, Truncated, descriptor_of,
     },
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
 };
 
 /// An engine that doubles its input, records its runs, and stops at a gate.
@@ -114,14 +114,14 @@ impl Session for DoublerSession {
         while meter.read().cpu < RUN {
             std::hint::spin_loop();
         }
-        let rows = batch[0].as_f32().unwrap();
+        let rows = batch[0].as_slice::<f32>().unwrap();
         self.gate.enter(rows);
         assert!(!rows.contains(&PANIC), "a value that the network cannot bear");
         if rows.contains(&FAIL) {
             return Err(EngineError::Run("a value that the network refuses".to_owned()));
         }
         let doubled = rows.iter().map(|x| x * 2.0).collect();
-        Ok(vec![Tensor::new(batch[0].shape().to_vec(), Data::F32(doubled)).unwrap()])
+        Ok(vec![Tensor::new::<f32>(batch[0].shape(), doubled).unwrap()])
     }
 }
 
@@ -143,19 +143,19 @@ impl Task for Numbers {
         let values: Result<Vec<f32>, _> = text.split(',').map(str::parse).collect();
         let values = values.map_err(|_| Error::invalid("not a number"))?;
         let shape = values.len();
-        let row = Tensor::new(vec![shape], Data::F32(values)).unwrap();
+        let row = Tensor::new::<f32>(vec![shape], values).unwrap();
         let about = About::Text { tokens: 1, truncated: Truncated::No, supported: Supported::Unsaid };
         Ok(Prepared::new(vec![row], shape, Context::new(about)))
     }
 
     fn postprocess(&self, outputs: Tensors, context: &Context) -> Result<Answer, Error> {
-        let score = outputs[0].as_f32().unwrap()[0];
+        let score = outputs[0].as_slice::<f32>().unwrap()[0];
         let scores = Ranked::from(vec![Scored::new("doubled", score)]);
         Ok(Answer { output: Output::Classes(scores), about: *context.get()? })
     }
 
     fn profile_inputs(&self) -> Vec<ProfileInput> {
-        let zeros = |n| vec![Tensor::new(vec![n], Data::F32(vec![0.0; n])).unwrap()];
+        let zeros = |n| vec![Tensor::new::<f32>(vec![n], vec![0.0; n]).unwrap()];
         [1, 2].map(|shape| ProfileInput { shape, row: zeros(shape) }).into()
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     error::Error,
     image::{Channels, ImageLimits, Letterbox, Letterboxing, Picture},
     manifest::{BatchSpec, Labels, SceneInputSpec, one},
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
 };
 
 /// The long side that a picture is scaled to.
@@ -204,7 +204,7 @@ impl FaceDetection {
     fn row(&self, canvas: Canvas, levels: Vec<f32>) -> Result<Tensors, Error> {
         let channels = self.letterboxing.channels().count();
         let shape = vec![channels, canvas.height as usize, canvas.width as usize];
-        let tensor = Tensor::new(shape, Data::F32(levels)).map_err(|e| Error::Internal(e.to_string()))?;
+        let tensor = Tensor::new::<f32>(shape, levels).map_err(|e| Error::Internal(e.to_string()))?;
         Ok(vec![tensor])
     }
 

@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     image::{Channels, ImageLimits, Picture, Preprocessing},
     manifest::{Fit, ImageInputSpec, Labels, Layout, Scores},
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
 };
 
 /// The kind of task.
@@ -99,14 +99,13 @@ impl ImageClassification {
     }
 
     fn row(&self, levels: Vec<f32>) -> Result<Tensors, Error> {
-        let shape = self.preprocessing.row_shape().to_vec();
-        let data = match self.dtype {
+        let shape = self.preprocessing.row_shape();
+        let tensor = match self.dtype {
             // They are whole numbers from 0 to 255: anything else was refused with the spec.
-            DType::U8 => Data::U8(levels.iter().map(|level| *level as u8).collect()),
-            _ => Data::F32(levels),
+            DType::U8 => Tensor::new(shape, levels.iter().map(|level| *level as u8).collect()),
+            _ => Tensor::new(shape, levels),
         };
-        let tensor = Tensor::new(shape, data).map_err(|e| Error::Internal(e.to_string()))?;
-        Ok(vec![tensor])
+        Ok(vec![tensor.map_err(|e| Error::Internal(e.to_string()))?])
     }
 }
 
@@ -311,7 +310,7 @@ mod tests {
         let Prepared { row, context, picture, .. } = task.preprocess(Input::image(bytes)).unwrap();
         assert_eq!(row[0].shape(), [3, 24, 32]);
         assert_eq!(picture, None, "nothing asks for it");
-        let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 3f32.ln()])).unwrap();
+        let logits = Tensor::new::<f32>(vec![2], vec![0.0, 3f32.ln()]).unwrap();
         let Answer { output: Output::Classes(scores), about } =
             task.postprocess(vec![logits], &context).unwrap()
         else {
@@ -332,7 +331,7 @@ mod tests {
         assert_eq!((cut.width(), cut.height()), (32, 24));
         let expected = task.preprocessing.row(&picture, region);
         let Prepared { row, .. } = task.preprocess(Input::new(Item::Pixels(cut))).unwrap();
-        assert_eq!(row[0].as_f32().unwrap(), expected.unwrap());
+        assert_eq!(row[0].as_slice::<f32>().unwrap(), expected.unwrap());
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Output {
             Self::Vector(vector) => vector.clone(),
             Self::Score(score) => vec![*score],
             Self::Tensors(tensors) => {
-                let numbers = tensors.iter().filter_map(|(_, tensor)| tensor.as_f32().ok());
+                let numbers = tensors.iter().filter_map(|(_, tensor)| tensor.as_slice::<f32>().ok());
                 numbers.flatten().copied().collect()
             }
         }

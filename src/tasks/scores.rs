@@ -94,7 +94,7 @@ impl Scoring {
         let output = outputs
             .get(self.output)
             .ok_or_else(|| Error::Internal("the network gave no output".to_owned()))?;
-        let logits = output.as_f32().map_err(|e| Error::Internal(e.to_string()))?;
+        let logits = output.as_slice::<f32>().map_err(|e| Error::Internal(e.to_string()))?;
         if logits.len() != self.labels.len() {
             let (got, want) = (output.describe(), self.labels.len());
             return Err(Error::Internal(format!("the network gave {got} for {want} labels")));

@@ -17,7 +17,7 @@ use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
     manifest::{Language, TruncationSide, WordPieceSpec},
-    tensor::{DType, Data, Tensor, Tensors},
+    tensor::{DType, Tensor, Tensors},
     text::{Buckets, Encoded, Limit, Tokenizer, wordpiece},
 };
 
@@ -229,8 +229,7 @@ impl TextRows {
                     Content::Types => vec![0; length],
                     Content::Positions => (self.first_position..).take(length).collect(),
                 };
-                let data = cast(values, fill.dtype)?;
-                Tensor::new(vec![length], data).map_err(|e| Error::Internal(e.to_string()))
+                cast(values, fill.dtype)
             })
             .collect()
     }
@@ -240,14 +239,17 @@ fn padded(values: impl Iterator<Item = i64>, pad: i64, n: usize) -> Vec<i64> {
     values.chain(std::iter::repeat_n(pad, n)).collect()
 }
 
-fn cast(values: Vec<i64>, dtype: DType) -> Result<Data, Error> {
-    Ok(match dtype {
-        DType::I64 => Data::I64(values),
-        DType::I32 => Data::I32(values.iter().map(|value| *value as i32).collect()),
-        DType::F32 => Data::F32(values.iter().map(|value| *value as f32).collect()),
-        DType::Bool => Data::Bool(values.iter().map(|value| *value != 0).collect()),
-        DType::U8 => return Err(Error::Internal("tokens were to be cast to u8".to_owned())),
-    })
+/// A vector of one of the types that the input's network may have.
+fn cast(values: Vec<i64>, dtype: DType) -> Result<Tensor, Error> {
+    let shape = [values.len()];
+    let tensor = match dtype {
+        DType::I64 => Tensor::new(shape, values),
+        DType::I32 => Tensor::new(shape, values.iter().map(|value| *value as i32).collect()),
+        DType::F32 => Tensor::new(shape, values.iter().map(|value| *value as f32).collect()),
+        DType::Bool => Tensor::new(shape, values.iter().map(|value| *value != 0).collect()),
+        other => return Err(Error::Internal(format!("tokens were to be cast to {other}"))),
+    };
+    tensor.map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// Reads the tokenizer's own file, or a vocabulary.

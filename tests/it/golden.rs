@@ -9,7 +9,7 @@ use lepton::{
         kernels::{Form, Precision},
         tract::TractEngine,
     },
-    tensor::{Data, Tensor},
+    tensor::Tensor,
 };
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ fn scene(i: usize) -> Tensor {
     let pixel = |c: usize, x: usize, y: usize| (x * 7 + y * 13 + c * 31 + i * 29) % 256;
     let places = (0..3).flat_map(|c| (0..64).flat_map(move |y| (0..96).map(move |x| (c, x, y))));
     let numbers = places.map(|(c, x, y)| (pixel(c, x, y) as f32 / 255.0 - 0.5) / 0.25);
-    Tensor::new(vec![1, 3, 64, 96], Data::F32(numbers.collect())).expect("as many numbers")
+    Tensor::new::<f32>(vec![1, 3, 64, 96], numbers.collect()).expect("as many numbers")
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn scenes_are_read_as_pytorch_read_them_by_tract_and_by_the_kernels() {
             let outputs = session.run(vec![scene(i)]).expect("an answer");
             for (port, output) in engine.signature().outputs.iter().zip(&outputs) {
                 let expected = case[port.name.as_str()].as_array().expect("the output's numbers");
-                let found = output.as_f32().expect("f32");
+                let found = output.as_slice::<f32>().expect("f32");
                 assert_eq!(found.len(), expected.len(), "{}", port.name);
                 for (found, expected) in found.iter().zip(expected) {
                     let expected = expected.as_f64().expect("a number");

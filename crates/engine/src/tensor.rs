@@ -1,100 +1,44 @@
-//! Numbers in shapes: what tasks hand to engines and get back.
+//! Numbers, truth values and strings in shapes: what tasks and callers hand to engines and get back.
 //!
-//! Invariant: `data.len()` equals the product of `shape`, row-major, for every [`Tensor`].
+//! Invariant: the bytes of a [`Tensor`] are as many elements of its type, row-major, as its shape says, and aligned for
+//! them.
 
+mod buffer;
+mod element;
+mod shape;
+mod strings;
+
+use std::fmt;
+
+use bytes::Bytes;
+pub use half::{bf16, f16};
 use thiserror::Error;
 
-/// The element type of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DType {
-    F32,
-    I64,
-    I32,
-    U8,
-    Bool,
-}
+use self::shape::Shape;
+pub use self::{
+    element::{DType, Element},
+    shape::MAX_RANK,
+    strings::Strings,
+};
 
-impl std::fmt::Display for DType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::I64 => "i64",
-            Self::I32 => "i32",
-            Self::U8 => "u8",
-            Self::Bool => "bool",
-        })
-    }
-}
-
-/// The elements of a tensor, row-major.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Data {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
-    I32(Vec<i32>),
-    U8(Vec<u8>),
-    Bool(Vec<bool>),
-}
-
-impl Data {
-    /// Counts the elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(v) => v.len(),
-            Self::I64(v) => v.len(),
-            Self::I32(v) => v.len(),
-            Self::U8(v) => v.len(),
-            Self::Bool(v) => v.len(),
-        }
-    }
-
-    /// Says whether there is no element.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Names the element type.
-    pub fn dtype(&self) -> DType {
-        match self {
-            Self::F32(_) => DType::F32,
-            Self::I64(_) => DType::I64,
-            Self::I32(_) => DType::I32,
-            Self::U8(_) => DType::U8,
-            Self::Bool(_) => DType::Bool,
-        }
-    }
-
-    /// Makes room for `n` elements of the same type.
-    fn empty_like(&self, n: usize) -> Self {
-        match self {
-            Self::F32(_) => Self::F32(Vec::with_capacity(n)),
-            Self::I64(_) => Self::I64(Vec::with_capacity(n)),
-            Self::I32(_) => Self::I32(Vec::with_capacity(n)),
-            Self::U8(_) => Self::U8(Vec::with_capacity(n)),
-            Self::Bool(_) => Self::Bool(Vec::with_capacity(n)),
-        }
-    }
-
-    /// Appends elements `range` of `other`; false where the types differ.
-    #[must_use]
-    fn extend_from(&mut self, other: &Self, range: std::ops::Range<usize>) -> bool {
-        match (self, other) {
-            (Self::F32(a), Self::F32(b)) => a.extend_from_slice(&b[range]),
-            (Self::I64(a), Self::I64(b)) => a.extend_from_slice(&b[range]),
-            (Self::I32(a), Self::I32(b)) => a.extend_from_slice(&b[range]),
-            (Self::U8(a), Self::U8(b)) => a.extend_from_slice(&b[range]),
-            (Self::Bool(a), Self::Bool(b)) => a.extend_from_slice(&b[range]),
-            _ => return false,
-        }
-        true
-    }
-}
-
-/// What does not fit about a tensor.
+/// Why numbers and a shape make no tensor, or a tensor is not what it is taken for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TensorError {
     #[error("shape {shape:?} holds {want} elements, but {got} were given")]
     Count { shape: Vec<usize>, want: String, got: usize },
+    #[error("{dtype} {shape:?} takes {want} bytes, but {got} were given")]
+    Size { dtype: DType, shape: Vec<usize>, want: String, got: usize },
+    #[error("a shape has {rank} axes; at most {MAX_RANK} are allowed")]
+    Rank { rank: usize },
+    #[error("a bool is a byte that is neither 0 nor 1")]
+    Bool,
+    #[error(
+        "element {element} of {} is cut off: {rest} bytes are left for its length and its bytes",
+        DType::Bytes
+    )]
+    Cut { element: usize, rest: usize },
+    #[error("an element has {length} bytes; at most {} are allowed", u32::MAX)]
+    Long { length: usize },
     #[error("rows of different shape or type cannot be stacked: {first} and {other}")]
     Ragged { first: String, other: String },
     #[error("no rows to stack")]
@@ -105,144 +49,256 @@ pub enum TensorError {
     Type { want: DType, got: DType },
 }
 
-/// A dense, row-major tensor.
-#[derive(Debug, Clone, PartialEq)]
+/// A dense, row-major tensor of at most [`MAX_RANK`] axes.
+///
+/// Its bytes are in native order, which is the least first on every platform that is served, and shared: a clone, a row
+/// of [`Tensor::split`] and a range of [`Tensor::rows`] copy none of them. Elements of [`DType::Bytes`] lie in the
+/// layout of the Open Inference Protocol: four bytes of length, the least first, before each.
+#[derive(Clone, PartialEq)]
 pub struct Tensor {
-    shape: Vec<usize>,
-    data: Data,
+    dtype: DType,
+    shape: Shape,
+    data: Bytes,
 }
 
 impl Tensor {
-    /// Wraps `data` in `shape`; refuses a shape whose product is another number, or overflows.
-    pub fn new(shape: Vec<usize>, data: Data) -> Result<Self, TensorError> {
-        let want = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        if want == Some(data.len()) {
-            return Ok(Self { shape, data });
+    /// Puts `elements` in a shape; their memory becomes the tensor's.
+    ///
+    /// # Errors
+    /// [`TensorError::Count`] where the product of the shape is another number, or overflows;
+    /// [`TensorError::Rank`] where it has too many axes.
+    pub fn new<T: Element>(shape: impl AsRef<[usize]>, elements: Vec<T>) -> Result<Self, TensorError> {
+        let shape = counted(shape.as_ref(), elements.len())?;
+        Ok(Self { dtype: T::DTYPE, shape, data: buffer::owned(elements) })
+    }
+
+    /// Puts strings of bytes, each of any length, in a shape.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`]; [`TensorError::Long`] where one has 4 GiB or more.
+    pub fn of_strings<B: AsRef<[u8]>>(
+        shape: impl AsRef<[usize]>,
+        elements: &[B],
+    ) -> Result<Self, TensorError> {
+        let shape = counted(shape.as_ref(), elements.len())?;
+        Ok(Self { dtype: DType::Bytes, shape, data: strings::written(elements)?.into() })
+    }
+
+    /// Takes bytes in the layout of the Open Inference Protocol as they are. They are copied only where they are not
+    /// aligned for their type.
+    ///
+    /// # Errors
+    /// [`TensorError::Size`] or, for strings, [`TensorError::Count`] where the shape asks for another number;
+    /// [`TensorError::Rank`], [`TensorError::Bool`] and [`TensorError::Cut`] as they say.
+    pub fn from_bytes(
+        dtype: DType,
+        shape: impl AsRef<[usize]>,
+        mut data: Bytes,
+    ) -> Result<Self, TensorError> {
+        let shape = shape.as_ref();
+        let Some(size) = dtype.size() else {
+            return Ok(Self { dtype, shape: counted(shape, strings::count(&data)?)?, data });
+        };
+        let extents = Shape::new(shape)?;
+        let want = extents.n_elements().and_then(|n| n.checked_mul(size));
+        if want != Some(data.len()) {
+            let (shape, want, got) = (shape.to_vec(), number(want), data.len());
+            return Err(TensorError::Size { dtype, shape, want, got });
         }
-        let got = data.len();
-        let want = want.map_or_else(|| "too many".to_owned(), |n| n.to_string());
-        Err(TensorError::Count { shape, want, got })
+        if dtype == DType::Bool && data.iter().any(|byte| *byte > 1) {
+            return Err(TensorError::Bool);
+        }
+        if !data.as_ptr().addr().is_multiple_of(size) {
+            data = buffer::gathered(size, std::iter::once(&data[..]));
+        }
+        Ok(Self { dtype, shape: extents, data })
     }
 
     /// The extent of each axis.
     pub fn shape(&self) -> &[usize] {
-        &self.shape
+        self.shape.extents()
     }
 
-    /// The elements, row-major.
-    pub fn data(&self) -> &Data {
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Counts the elements.
+    pub fn n_elements(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// Counts the bytes that the elements take.
+    pub fn n_bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The elements, row-major, where they are of type `T`.
+    ///
+    /// # Errors
+    /// [`TensorError::Type`] where they are of another.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T], TensorError> {
+        if self.dtype != T::DTYPE {
+            return Err(TensorError::Type { want: T::DTYPE, got: self.dtype });
+        }
+        if self.data.is_empty() {
+            return Ok(&[]);
+        }
+        // The constructors hold alignment, size and values, so that only a bool can be found wanting.
+        T::of_bytes(&self.data).ok_or(TensorError::Bool)
+    }
+
+    /// The elements, row-major, where they are strings of bytes.
+    ///
+    /// # Errors
+    /// [`TensorError::Type`] where they are something else.
+    pub fn strings(&self) -> Result<Strings<'_>, TensorError> {
+        match self.dtype {
+            DType::Bytes => Ok(Strings::new(&self.data)),
+            got => Err(TensorError::Type { want: DType::Bytes, got }),
+        }
+    }
+
+    /// The bytes, as [`Tensor::from_bytes`] takes them.
+    pub fn bytes(&self) -> &Bytes {
         &self.data
     }
 
-    /// Takes the elements out.
-    pub fn into_data(self) -> Data {
-        self.data
+    /// Stacks rows of one shape and type along a new leading axis. A single row is not copied.
+    ///
+    /// # Errors
+    /// [`TensorError::NoRows`], [`TensorError::Ragged`] and [`TensorError::Rank`] as they say.
+    pub fn stack<'a>(rows: impl ExactSizeIterator<Item = &'a Tensor> + Clone) -> Result<Self, TensorError> {
+        let first = same(rows.clone(), |first, other| first.shape == other.shape)?;
+        let shape = first.shape.under(rows.len())?;
+        Ok(Self { dtype: first.dtype, shape, data: first.with(rows) })
     }
 
-    /// The element type.
-    pub fn dtype(&self) -> DType {
-        self.data.dtype()
+    /// Joins tensors along their leading axis, below which they are of one shape and type. A single one is not copied.
+    ///
+    /// # Errors
+    /// As [`Tensor::stack`]; [`TensorError::Split`] where one is a single element.
+    pub fn concat<'a>(parts: impl ExactSizeIterator<Item = &'a Tensor> + Clone) -> Result<Self, TensorError> {
+        let below = |tensor: &Tensor| tensor.shape.split_first().map(|(_, below)| below);
+        let first = same(parts.clone(), |first, other| below(first) == below(other))?;
+        let shape = below(first).ok_or(TensorError::Split { rows: 0, want: 1 })?;
+        let n_rows = parts.clone().filter_map(|part| part.shape().first()).sum();
+        Ok(Self { dtype: first.dtype, shape: shape.under(n_rows)?, data: first.with(parts) })
     }
 
-    /// The bytes that the elements take.
-    pub fn n_bytes(&self) -> usize {
-        match &self.data {
-            Data::F32(values) => size_of_val(values.as_slice()),
-            Data::I64(values) => size_of_val(values.as_slice()),
-            Data::I32(values) => size_of_val(values.as_slice()),
-            Data::U8(values) => values.len(),
-            Data::Bool(values) => values.len(),
-        }
-    }
-
-    /// The elements as `f32`, or which type they have instead.
-    pub fn as_f32(&self) -> Result<&[f32], TensorError> {
-        match &self.data {
-            Data::F32(v) => Ok(v),
-            other => Err(TensorError::Type { want: DType::F32, got: other.dtype() }),
-        }
-    }
-
-    /// Stacks rows of one shape and type along a new leading axis.
-    pub fn stack<'a>(rows: impl ExactSizeIterator<Item = &'a Tensor>) -> Result<Self, TensorError> {
-        let n_rows = rows.len();
-        let mut rows = rows.peekable();
-        let Some(&first) = rows.peek() else { return Err(TensorError::NoRows) };
-        let n = first.data.len();
-        let mut data = first.data.empty_like(n * n_rows);
-        for row in rows {
-            if row.shape != first.shape || !data.extend_from(&row.data, 0..n) {
-                return Err(TensorError::Ragged { first: first.describe(), other: row.describe() });
-            }
-        }
-        let mut shape = Vec::with_capacity(first.shape.len() + 1);
-        shape.push(n_rows);
-        shape.extend_from_slice(&first.shape);
-        Ok(Self { shape, data })
-    }
-
-    /// Splits along the leading axis into `n_rows` tensors that lack that axis.
+    /// Splits along the leading axis into `n_rows` tensors that lack that axis, without a copy.
+    ///
+    /// # Errors
+    /// [`TensorError::Split`] where the leading axis has another extent.
     pub fn split(&self, n_rows: usize) -> Result<Vec<Self>, TensorError> {
-        let rows = self.shape.first().copied().unwrap_or(0);
-        if rows != n_rows {
+        let Some((rows, shape)) = self.shape.split_first().filter(|(rows, _)| *rows == n_rows) else {
+            let rows = self.shape().first().copied().unwrap_or(0);
             return Err(TensorError::Split { rows, want: n_rows });
-        }
-        let shape = &self.shape[1..];
-        let n = self.data.len().checked_div(rows).unwrap_or(0);
-        let row = |i: usize| {
-            let mut data = self.data.empty_like(n);
-            let same_type = data.extend_from(&self.data, i * n..(i + 1) * n);
-            debug_assert!(same_type, "empty_like keeps the type");
-            Self { shape: shape.to_vec(), data }
         };
+        let n_each = shape.n_elements().unwrap_or(0);
+        let mut cursor = Cursor::new(self);
+        let row = |_| Self { dtype: self.dtype, shape, data: cursor.next(n_each) };
         Ok((0..rows).map(row).collect())
     }
 
-    /// Names shape and type, as in `f32 [1, 48, 48]`.
+    /// Returns rows `range` of the leading axis, without a copy.
+    ///
+    /// # Errors
+    /// [`TensorError::Split`] where there are fewer.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Result<Self, TensorError> {
+        let split =
+            self.shape.split_first().filter(|(rows, _)| range.start <= range.end && range.end <= *rows);
+        let Some((rows, below)) = split else {
+            let rows = self.shape().first().copied().unwrap_or(0);
+            return Err(TensorError::Split { rows, want: range.end });
+        };
+        if range == (0..rows) {
+            return Ok(self.clone());
+        }
+        let n_each = below.n_elements().unwrap_or(0);
+        let mut cursor = Cursor::new(self);
+        cursor.next(range.start * n_each);
+        let data = cursor.next(range.len() * n_each);
+        Ok(Self { dtype: self.dtype, shape: below.under(range.len())?, data })
+    }
+
+    /// Names type and shape, as in `f32 [1, 48, 48]`.
     pub fn describe(&self) -> String {
-        format!("{} {:?}", self.dtype(), self.shape)
+        format!("{} {:?}", self.dtype, self.shape)
+    }
+
+    /// The bytes of tensors of this one's type, one after the other.
+    fn with<'a>(&self, parts: impl ExactSizeIterator<Item = &'a Tensor> + Clone) -> Bytes {
+        match parts.len() {
+            1 => self.data.clone(),
+            _ => buffer::gathered(self.dtype.size().unwrap_or(1), parts.map(|part| &part.data[..])),
+        }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// What is shown of a tensor's bytes.
+        const SHOWN: usize = 64;
+        let shown = &self.data[..self.data.len().min(SHOWN)];
+        write!(f, "{} {shown:?}", self.describe())?;
+        if shown.len() < self.data.len() { write!(f, " of {} bytes", self.data.len()) } else { Ok(()) }
     }
 }
 
 /// The tensors of one run, in the order of the network's signature.
 pub type Tensors = Vec<Tensor>;
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Walks over a tensor's elements.
+struct Cursor<'a> {
+    tensor: &'a Tensor,
+    at: usize,
+}
 
-    use super::*;
-
-    #[test]
-    fn a_shape_of_another_size_is_refused_with_both_numbers() {
-        let error = Tensor::new(vec![2, 3], Data::F32(vec![0.0; 5])).unwrap_err();
-        assert_eq!(error.to_string(), "shape [2, 3] holds 6 elements, but 5 were given");
+impl<'a> Cursor<'a> {
+    fn new(tensor: &'a Tensor) -> Self {
+        Self { tensor, at: 0 }
     }
 
-    #[test]
-    fn a_shape_whose_product_overflows_is_refused() {
-        assert!(Tensor::new(vec![usize::MAX, 2], Data::U8(vec![])).is_err());
-    }
-
-    #[test]
-    fn rows_of_different_type_do_not_stack() {
-        let a = Tensor::new(vec![1], Data::F32(vec![1.0])).unwrap();
-        let b = Tensor::new(vec![1], Data::I64(vec![1])).unwrap();
-        assert!(Tensor::stack([&a, &b].into_iter()).is_err());
-        assert_eq!(Tensor::stack([].into_iter()), Err(TensorError::NoRows));
-    }
-
-    proptest! {
-        #[test]
-        fn split_undoes_stack(shape in prop::collection::vec(0usize..4, 0..4), n_rows in 1usize..6) {
-            let n: usize = shape.iter().product();
-            let rows: Vec<Tensor> = (0..n_rows)
-                .map(|r| Tensor::new(shape.clone(), Data::I64((0..n).map(|i| (r * n + i) as i64).collect())).unwrap())
-                .collect();
-            let stacked = Tensor::stack(rows.iter()).unwrap();
-            prop_assert_eq!(stacked.shape()[0], n_rows);
-            prop_assert_eq!(stacked.split(n_rows).unwrap(), rows);
-            prop_assert!(stacked.split(n_rows + 1).is_err());
-        }
+    /// The bytes of the next `n` elements.
+    fn next(&mut self, n: usize) -> Bytes {
+        let data = &self.tensor.data;
+        let n_bytes = match self.tensor.dtype.size() {
+            Some(size) => n * size,
+            None => Strings::new(&data[self.at..]).skip_bytes(n),
+        };
+        let start = self.at;
+        self.at += n_bytes;
+        data.slice(start..self.at)
     }
 }
+
+/// Checks that a shape holds `n` elements.
+fn counted(shape: &[usize], n: usize) -> Result<Shape, TensorError> {
+    let extents = Shape::new(shape)?;
+    let want = extents.n_elements();
+    if want == Some(n) {
+        return Ok(extents);
+    }
+    Err(TensorError::Count { shape: shape.to_vec(), want: number(want), got: n })
+}
+
+fn number(n: Option<usize>) -> String {
+    n.map_or_else(|| "too many".to_owned(), |n| n.to_string())
+}
+
+/// The first of `tensors`, where all have its type and `fit` it.
+fn same<'a>(
+    mut tensors: impl Iterator<Item = &'a Tensor>,
+    fit: impl Fn(&Tensor, &Tensor) -> bool,
+) -> Result<&'a Tensor, TensorError> {
+    let first = tensors.next().ok_or(TensorError::NoRows)?;
+    match tensors.find(|other| other.dtype != first.dtype || !fit(first, other)) {
+        Some(other) => Err(TensorError::Ragged { first: first.describe(), other: other.describe() }),
+        None => Ok(first),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use std::{
 
 use tract_onnx::{
     prelude::{
-        DatumTypeExt, InferenceModel, InferenceModelExt, IntoRunnable, SymbolValues, TValue, ToDim,
+        DatumTypeExt, InferenceModel, InferenceModelExt, IntoRunnable, SymbolValues, TValue, TVec, ToDim,
         TractError, TractResult, TypedModel, TypedNode, TypedRunnableModel,
     },
     tract_core::internal::EvalContext,
@@ -38,7 +38,7 @@ use self::{
     footprint::Footprint,
     network::{Network, Rows, one_line, refused},
     taken::Taken,
-    values::{Gathered, datum_type, rows_of},
+    values::{Gathered, datum_type, value_of},
 };
 use crate::{
     Dim, Ending, Engine, EngineError, KernelUse, Session, Signature,
@@ -221,11 +221,11 @@ impl Loaded {
         let mut n_done = 0;
         while n_done < n_rows {
             let (n, plan) = self.next(n_rows - n_done, &row_shapes)?;
-            let inputs: TractResult<_> =
-                batch.iter().map(|tensor| rows_of(tensor, n_done..n_done + n)).collect();
+            let rows = |tensor: &Tensor| value_of(&tensor.rows(n_done..n_done + n).map_err(TractError::msg)?);
+            let inputs: TractResult<_> = batch.iter().map(rows).collect();
             let values = inputs.and_then(|inputs| plan.run(inputs));
             let values = values.map_err(|error| EngineError::Run(one_line(&error)))?;
-            append(&mut outputs, &values, n)?;
+            append(&mut outputs, values, n)?;
             n_done += n;
         }
         outputs.into_iter().map(Gathered::finish).collect()
@@ -286,7 +286,7 @@ fn even(n_left: usize, most: usize) -> usize {
     n_left.div_ceil(n_left.div_ceil(most))
 }
 
-fn append(outputs: &mut [Gathered], values: &[TValue], n_rows: usize) -> Result<(), EngineError> {
+fn append(outputs: &mut [Gathered], values: TVec<TValue>, n_rows: usize) -> Result<(), EngineError> {
     if values.len() != outputs.len() {
         let text = format!("it gave {} outputs of {}", values.len(), outputs.len());
         return Err(EngineError::Run(text));
@@ -301,7 +301,7 @@ fn build(origin: Origin<'_>, key: &PlanKey) -> Result<Plan, String> {
         let mut network = network.clone();
         for (position, (port, row_shape)) in signature.inputs.iter().zip(&key.row_shapes).enumerate() {
             let shape: Vec<usize> = std::iter::once(key.n_rows).chain(row_shape.iter().copied()).collect();
-            let fact = datum_type(port.dtype).fact(shape);
+            let fact = datum_type(port.dtype)?.fact(shape);
             network.set_input_fact(position, fact.into())?;
         }
         let network = network.into_typed()?;
@@ -333,7 +333,7 @@ fn any_plan(origin: Origin<'_>, suits: impl Fn(&TypedModel) -> TractResult<bool>
                 }
                 Dim::Free(name) => network.symbols.sym(name).to_dim(),
             }));
-            network.set_input_fact(position, datum_type(port.dtype).fact(shape).into())?;
+            network.set_input_fact(position, datum_type(port.dtype)?.fact(shape).into())?;
         }
         let mut network = network.into_typed()?;
         network.prop_consts()?;

@@ -15,11 +15,18 @@ pub enum Axis {
 pub enum Element {
     Float = 1,
     Byte = 2,
+    SignedByte = 3,
+    UnsignedShort = 4,
+    Short = 5,
     Int = 6,
     Long = 7,
+    Text = 8,
     Bool = 9,
     Half = 10,
     Double = 11,
+    UnsignedInt = 12,
+    UnsignedLong = 13,
+    BrainHalf = 16,
 }
 
 /// A protobuf message being written.

@@ -69,8 +69,8 @@ impl Drop for MultiplierSession {
 impl Session for MultiplierSession {
     fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError> {
         assert_eq!(self.weights.last(), Some(&self.factor), "weights of another model");
-        let rows = batch[0].as_f32().unwrap().iter().map(|x| x * self.factor).collect();
-        Ok(vec![Tensor::new(batch[0].shape().to_vec(), Data::F32(rows)).unwrap()])
+        let rows = batch[0].as_slice::<f32>().unwrap().iter().map(|x| x * self.factor).collect();
+        Ok(vec![Tensor::new::<f32>(batch[0].shape(), rows).unwrap()])
     }
 }
 
@@ -202,7 +202,7 @@ impl Task for Unbearable {
     }
 
     fn profile_inputs(&self) -> Vec<ProfileInput> {
-        let row = vec![Tensor::new(vec![1], Data::I64(vec![1])).unwrap()];
+        let row = vec![Tensor::new::<i64>(vec![1], vec![1]).unwrap()];
         vec![ProfileInput { shape: 1, row }]
     }
 }

@@ -197,7 +197,7 @@ impl Grid {
                 )));
             }
         }
-        let values = output.as_f32().map_err(|error| fault(error.to_string()))?;
+        let values = output.as_slice::<f32>().map_err(|error| fault(error.to_string()))?;
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => Err(fault(format!("{value}"))),
             None => Ok(Cells { values, n_cells: width * height, n_columns: width }),
@@ -251,7 +251,7 @@ fn cell_numbers(port: &Port) -> Result<Option<usize>, SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Data, Tensor};
+    use crate::tensor::Tensor;
 
     const LETTERBOX: Letterbox = Letterbox { picture: [64, 40], shown: [64, 40], canvas: [64, 64] };
 
@@ -271,7 +271,7 @@ mod tests {
         for (channel, value) in cell.iter().enumerate() {
             values[channel * n * n + row * n + column] = *value;
         }
-        Tensor::new(vec![cell.len(), n, n], Data::F32(values)).unwrap()
+        Tensor::new::<f32>(vec![cell.len(), n, n], values).unwrap()
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
     fn an_output_of_another_shape_is_a_fault() {
         for shape in [vec![5, 8, 4], vec![6, 8, 8], vec![5, 64], vec![]] {
             let n = shape.iter().product();
-            let outputs = vec![Tensor::new(shape, Data::F32(vec![0.0; n])).unwrap()];
+            let outputs = vec![Tensor::new::<f32>(shape, vec![0.0; n]).unwrap()];
             assert!(grids(&[8]).candidates(&outputs, &LETTERBOX, 0.0).is_err());
         }
         assert!(grids(&[8]).candidates(&[], &LETTERBOX, 0.0).is_err());
@@ -337,7 +337,7 @@ mod tests {
         let n = 64 * 64;
         let mut values: Vec<f32> = (0..n).map(|cell| cell as f32).collect();
         values.resize(5 * n, 0.0);
-        let outputs = vec![Tensor::new(vec![5, 64, 64], Data::F32(values)).unwrap()];
+        let outputs = vec![Tensor::new::<f32>(vec![5, 64, 64], values).unwrap()];
         let found = grids(&[8]).candidates(&outputs, &letterbox, 0.0).unwrap();
         assert_eq!(found.len(), MOST_CANDIDATES);
         assert!(found.iter().all(|candidate| candidate.logit >= (n - MOST_CANDIDATES) as f32));

@@ -81,8 +81,11 @@ impl FaceDetection {
             _ => return Ok(None),
         };
         let fault = |what: &str| Error::Internal(format!("a detector's row is {what}"));
-        let values =
-            row.first().ok_or_else(|| fault("empty"))?.as_f32().map_err(|e| fault(&e.to_string()))?;
+        let values = row
+            .first()
+            .ok_or_else(|| fault("empty"))?
+            .as_slice::<f32>()
+            .map_err(|e| fault(&e.to_string()))?;
         let [width, height] = letterbox.canvas;
         let canvas = Canvas { width, height };
         let row = self.row(canvas, self.letterboxing.smaller(values, first, &letterbox))?;

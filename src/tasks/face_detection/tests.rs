@@ -68,19 +68,18 @@ fn nothing([width, height]: [u32; 2]) -> Tensors {
         let (rows, columns) = ((height / stride) as usize, (width / stride) as usize);
         let mut values = vec![-9.0; rows * columns];
         values.resize(15 * rows * columns, 0.0);
-        Tensor::new(vec![15, rows, columns], Data::F32(values)).unwrap()
+        Tensor::new::<f32>(vec![15, rows, columns], values).unwrap()
     };
     [32, 16].map(grid).into()
 }
 
 /// Writes a face into the cell of a grid.
 fn put(grid: &mut Tensor, [column, row]: [usize; 2], cell: &[f32]) {
-    let (shape, mut data) = (grid.shape().to_vec(), grid.data().clone());
-    let Data::F32(values) = &mut data else { panic!("not f32") };
+    let (shape, mut values) = (grid.shape().to_vec(), grid.as_slice::<f32>().unwrap().to_vec());
     for (channel, value) in cell.iter().enumerate() {
         values[(channel * shape[1] + row) * shape[2] + column] = *value;
     }
-    *grid = Tensor::new(shape, data).unwrap();
+    *grid = Tensor::new(shape, values).unwrap();
 }
 
 fn context(letterbox: Letterbox, least: f32) -> Context {

@@ -5,11 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 
 use super::*;
-use crate::{
-    image::ImageLimits,
-    tasks::TaskOptions,
-    tensor::{Data, Tensor},
-};
+use crate::{image::ImageLimits, tasks::TaskOptions, tensor::Tensor};
 
 fn port(name: &str, shape: &[Dim]) -> Port {
     let batch = Dim::Free("batch".to_owned());
@@ -40,7 +36,7 @@ fn context<'a>(signature: &'a Signature, endings: &'a [Ending]) -> BuildContext<
 }
 
 fn row(numbers: &[f32]) -> Tensors {
-    vec![Tensor::new(vec![numbers.len()], Data::F32(numbers.to_vec())).unwrap()]
+    vec![Tensor::new::<f32>(vec![numbers.len()], numbers.to_vec()).unwrap()]
 }
 
 fn ranked(logits: &[f32], temperature: f32) -> Result<Ranked, Error> {
@@ -157,8 +153,8 @@ fn logits_that_are_not_finite_are_a_fault_of_ours() {
 
 #[test]
 fn an_output_of_another_length_or_type_is_a_fault_of_ours() {
-    let long = Tensor::new(vec![3], Data::F32(vec![0.0; 3])).unwrap();
-    let whole = Tensor::new(vec![2], Data::I64(vec![0; 2])).unwrap();
+    let long = Tensor::new::<f32>(vec![3], vec![0.0; 3]).unwrap();
+    let whole = Tensor::new::<i64>(vec![2], vec![0; 2]).unwrap();
     let labels = labels(2);
     for outputs in [vec![long], vec![whole], vec![]] {
         assert!(matches!(build(spec(&labels), 2).unwrap().rank(&outputs), Err(Error::Internal(_))));

@@ -7,7 +7,7 @@ use crate::{
     engine::{Dim, Port, Signature},
     image::ImageLimits,
     tasks::{Input, Supported, TaskOptions, Truncated},
-    tensor::{DType, Data, Tensor},
+    tensor::{DType, Tensor},
 };
 
 fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
@@ -89,9 +89,9 @@ fn a_text_becomes_one_padded_tensor_per_input_in_signature_order() {
     let Prepared { row, context, .. } = task().preprocess(text("very good film")).unwrap();
     let about = About::Text { tokens: 3, truncated: Truncated::No, supported: Supported::Unsaid };
     assert_eq!(context.get::<About>().unwrap(), &about);
-    assert_eq!(row[0].data(), &Data::F32(vec![1.0, 1.0, 1.0, 0.0]));
-    assert_eq!(row[1].data(), &Data::I64(vec![5, 2, 4, 99]));
-    assert_eq!(row[2].data(), &Data::I32(vec![4, 2, 5, 99]));
+    assert_eq!(row[0].as_slice::<f32>().unwrap(), [1.0, 1.0, 1.0, 0.0]);
+    assert_eq!(row[1].as_slice::<i64>().unwrap(), [5, 2, 4, 99]);
+    assert_eq!(row[2].as_slice::<i32>().unwrap(), [4, 2, 5, 99]);
     assert!(row.iter().all(|tensor| tensor.shape() == [4]));
 }
 
@@ -100,7 +100,7 @@ fn a_long_text_is_cut_and_the_answer_says_so() {
     let task = task();
     let Prepared { row, context, .. } = task.preprocess(text(&"good ".repeat(40))).unwrap();
     assert_eq!(row[1].shape(), [7]);
-    let logits = Tensor::new(vec![2], Data::F32(vec![0.0, 0.5 * 3f32.ln()])).unwrap();
+    let logits = Tensor::new::<f32>(vec![2], vec![0.0, 0.5 * 3f32.ln()]).unwrap();
     let Answer {
         output: Output::Classes(scores),
         about: About::Text { tokens: 7, truncated: Truncated::Yes, .. },
@@ -132,8 +132,8 @@ fn types_are_zero_and_positions_count_from_the_first_one() {
     (spec.token_types, spec.positions) = (Some("types".to_owned()), Some("at".to_owned()));
     spec.first_position = 2;
     let Prepared { row, .. } = build(&spec, &signature).unwrap().preprocess(text("very good film")).unwrap();
-    assert_eq!(row[3].data(), &Data::I32(vec![0; 4]));
-    assert_eq!(row[4].data(), &Data::I64(vec![2, 3, 4, 5]));
+    assert_eq!(row[3].as_slice::<i32>().unwrap(), [0; 4]);
+    assert_eq!(row[4].as_slice::<i64>().unwrap(), [2, 3, 4, 5]);
 }
 
 #[test]
@@ -161,10 +161,10 @@ fn a_network_of_one_length_gets_rows_of_that_length() {
     signature.inputs.iter_mut().for_each(|port| port.shape[1] = Dim::Fixed(5));
     let task = build(&spec(), &signature).unwrap();
     let Prepared { row, context, .. } = task.preprocess(text("good good bad film good film")).unwrap();
-    assert_eq!(row[1].data(), &Data::I64(vec![2, 2, 3, 4, 2]));
+    assert_eq!(row[1].as_slice::<i64>().unwrap(), [2, 2, 3, 4, 2]);
     let about = About::Text { tokens: 5, truncated: Truncated::Yes, supported: Supported::Unsaid };
     assert_eq!(context.get::<About>().unwrap(), &about);
-    assert_eq!(task.preprocess(text("good")).unwrap().row[1].data(), &Data::I64(vec![2, 99, 99, 99, 99]));
+    assert_eq!(task.preprocess(text("good")).unwrap().row[1].as_slice::<i64>().unwrap(), [2, 99, 99, 99, 99]);
     assert_eq!(task.profile_inputs().len(), 1);
 }
 

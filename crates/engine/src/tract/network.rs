@@ -28,7 +28,10 @@ use super::{
     footprint::Footprint,
     recurrent,
 };
-use crate::{Dim, Ending, EngineError, Port, Signature, tensor::DType};
+use crate::{
+    Dim, Ending, EngineError, Port, Signature,
+    tensor::{DType, MAX_RANK},
+};
 
 /// How many rows one run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,12 +208,19 @@ fn port(value: &pb::ValueInfoProto, what: &'static str) -> Result<Port, EngineEr
     };
     let dtype = dtype(tensor.elem_type).ok_or_else(|| {
         let found = DataType::try_from(tensor.elem_type).map_or("unknown", |found| found.as_str_name());
-        let found = format!("{} of `{name}`; it must be f32, i64, i32, u8 or bool", found.to_lowercase());
+        let found = format!(
+            "{} of `{name}`; it must be bool, u8 to u64, i8 to i64, f16, f32, f64 or string",
+            found.to_lowercase()
+        );
         EngineError::Unsupported { what: "element type", found }
     })?;
     let Some(shape) = &tensor.shape else {
         return Err(refused(format!("its {what} `{name}` declares no shape")));
     };
+    if shape.dim.len() > MAX_RANK {
+        let found = format!("of `{name}` has {} axes; at most {MAX_RANK} are allowed", shape.dim.len());
+        return Err(EngineError::Unsupported { what: "shape", found });
+    }
     let axis = |(position, dim): (usize, &pb::tensor_shape_proto::Dimension)| match &dim.value {
         Some(dimension::Value::DimValue(n)) if *n >= 0 => {
             Dim::Fixed(usize::try_from(*n).unwrap_or(usize::MAX))
@@ -222,13 +232,22 @@ fn port(value: &pb::ValueInfoProto, what: &'static str) -> Result<Port, EngineEr
     Ok(Port { name, dtype, shape: shape.dim.iter().enumerate().map(axis).collect() })
 }
 
-fn dtype(elem_type: i32) -> Option<DType> {
+/// Returns the type of elements that ONNX numbers so; `None` where tract has none for it.
+pub(super) fn dtype(elem_type: i32) -> Option<DType> {
     match DataType::try_from(elem_type).ok()? {
-        DataType::Float => Some(DType::F32),
-        DataType::Int64 => Some(DType::I64),
-        DataType::Int32 => Some(DType::I32),
-        DataType::Uint8 => Some(DType::U8),
         DataType::Bool => Some(DType::Bool),
+        DataType::Uint8 => Some(DType::U8),
+        DataType::Uint16 => Some(DType::U16),
+        DataType::Uint32 => Some(DType::U32),
+        DataType::Uint64 => Some(DType::U64),
+        DataType::Int8 => Some(DType::I8),
+        DataType::Int16 => Some(DType::I16),
+        DataType::Int32 => Some(DType::I32),
+        DataType::Int64 => Some(DType::I64),
+        DataType::Float16 => Some(DType::F16),
+        DataType::Float => Some(DType::F32),
+        DataType::Double => Some(DType::F64),
+        DataType::String => Some(DType::Bytes),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine promises, on networks made by code.
 
+use half::f16;
 use lepton_testkit::onnx::{
     Axis, Cell, Element, Graph, Node, SMALL, Sizes, convolutional, noise, recurrent, recurrent_graph,
 };
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use tract_onnx::prelude::tvec;
 
 use super::*;
-use crate::tensor::{DType, Data};
+use crate::tensor::DType;
 
 mod census;
 mod kernels;
@@ -33,7 +34,7 @@ fn run(engine: &TractEngine, input: Tensor) -> Result<Tensors, EngineError> {
 
 fn pictures(seed: u64, n: usize) -> Tensor {
     let side = SIDE as usize;
-    Tensor::new(vec![n, 1, side, side], Data::F32(noise(seed, n * side * side))).unwrap()
+    Tensor::new::<f32>(vec![n, 1, side, side], noise(seed, n * side * side)).unwrap()
 }
 
 /// Rows of word ids, some of them padded at the end.
@@ -47,17 +48,17 @@ fn texts(seed: u64, n: usize, length: usize) -> Tensor {
             1 + ((x + 0.5) * (words - 1.0)) as i64
         }
     });
-    Tensor::new(vec![n, length], Data::I64(ids.collect())).unwrap()
+    Tensor::new::<i64>(vec![n, length], ids.collect()).unwrap()
 }
 
 fn ids(values: &[i64]) -> Tensor {
-    Tensor::new(vec![1, values.len()], Data::I64(values.to_vec())).unwrap()
+    Tensor::new::<i64>(vec![1, values.len()], values.to_vec()).unwrap()
 }
 
 /// The largest difference between two answers of one shape.
 fn distance(one: &Tensor, other: &Tensor) -> f32 {
     assert_eq!(one.shape(), other.shape());
-    let pairs = one.as_f32().unwrap().iter().zip(other.as_f32().unwrap());
+    let pairs = one.as_slice::<f32>().unwrap().iter().zip(other.as_slice::<f32>().unwrap());
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
@@ -130,7 +131,7 @@ fn a_kept_state_would_leak_one_text_into_the_next() {
     let plan = engine.network.next(1, &[vec![3]]).unwrap().1;
     let mut kept = plan.spawn().unwrap();
     let mut answer = || {
-        let input = rows_of(&ids(&[3, 7, 5]), 0..1).unwrap();
+        let input = value_of(&ids(&[3, 7, 5])).unwrap();
         kept.run(tvec!(input)).unwrap()[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec()
     };
     assert_ne!(answer(), answer());
@@ -195,7 +196,7 @@ proptest! {
 fn a_recurrence_without_an_initial_state_of_its_own_starts_from_zero() {
     let engine = load(&recurrent_without_initial_state());
     for n in [1, 2, 5, 33] {
-        let batch = Tensor::new(vec![n, 3, 4], Data::F32(noise(n as u64, n * 12))).unwrap();
+        let batch = Tensor::new::<f32>(vec![n, 3, 4], noise(n as u64, n * 12)).unwrap();
         assert!(distance_alone(&engine, &batch) <= 1e-4, "{n} rows");
     }
 }
@@ -214,7 +215,7 @@ fn a_file_with_contradicting_inner_shapes_loads() {
 fn a_batch_that_does_not_fit_is_refused_with_both_sides() {
     let engine = load(&convolutional(Axis::Named("batch"), SIDE));
     let batch = |shape: &[usize]| {
-        let tensor = Tensor::new(shape.to_vec(), Data::F32(vec![0.0; shape.iter().product()])).unwrap();
+        let tensor = Tensor::new::<f32>(shape, vec![0.0; shape.iter().product()]).unwrap();
         run(&engine, tensor).unwrap_err().to_string()
     };
     assert_eq!(
@@ -224,11 +225,11 @@ fn a_batch_that_does_not_fit_is_refused_with_both_sides() {
     assert!(batch(&[1, 64]).contains("f32 [1, 64] was given"));
     assert!(batch(&[0, 1, 8, 8]).contains("`image` has 0 rows"));
     assert!(batch(&[]).contains("f32 [] was given"));
-    let bytes = Tensor::new(vec![1, 1, 8, 8], Data::U8(vec![0; 64])).unwrap();
+    let bytes = Tensor::new::<u8>(vec![1, 1, 8, 8], vec![0; 64]).unwrap();
     assert!(run(&engine, bytes).unwrap_err().to_string().contains("u8 [1, 1, 8, 8] was given"));
     let none = engine.open().unwrap().run(vec![]).unwrap_err().to_string();
     assert!(none.contains("0 tensors were given for 1 inputs"));
-    let empty = Tensor::new(vec![1, 0], Data::I64(vec![])).unwrap();
+    let empty = Tensor::new::<i64>(vec![1, 0], vec![]).unwrap();
     assert!(matches!(run(&load(&recurrent(Cell::Gru, SMALL)), empty), Err(EngineError::Batch(_))));
 }
 
@@ -241,7 +242,7 @@ fn outputs_whose_leading_axis_is_not_the_rows_are_refused() {
         graph.output("y", Element::Float, &[Axis::Named("values")]).encode()
     };
     assert!(refusal(&flat(Axis::Of(1))).contains("[4] of `y` for one row"));
-    let input = Tensor::new(vec![2, 4], Data::F32(vec![0.0; 8])).unwrap();
+    let input = Tensor::new::<f32>(vec![2, 4], vec![0.0; 8]).unwrap();
     let error = run(&load(&flat(Axis::Named("batch"))), input).unwrap_err();
     assert_eq!(error.to_string(), "the network failed: an output has 4 rows for a run of 1");
 }
@@ -259,26 +260,36 @@ fn more_lengths_than_plans_are_kept_are_still_answered() {
 #[test]
 fn numbers_that_are_not_finite_pass_through() {
     let engine = load(&one_node(Node::new("Sqrt", &["x"], &["y"]), &FREE).encode());
-    let input = Tensor::new(vec![1, 4], Data::F32(vec![-1.0, 4.0, f32::INFINITY, f32::NAN])).unwrap();
+    let input = Tensor::new::<f32>(vec![1, 4], vec![-1.0, 4.0, f32::INFINITY, f32::NAN]).unwrap();
     let answer = run(&engine, input).unwrap();
-    let answer = answer[0].as_f32().unwrap();
+    let answer = answer[0].as_slice::<f32>().unwrap();
     assert!(answer[0].is_nan() && answer[1] == 2.0 && answer[2] == f32::INFINITY && answer[3].is_nan());
 }
 
 #[test]
 fn every_served_type_goes_in_and_comes_out() {
+    let shape = [2, 1];
     let cases = [
-        (Element::Float, Data::F32(vec![1.5, -2.0])),
-        (Element::Long, Data::I64(vec![1 << 40, -2])),
-        (Element::Int, Data::I32(vec![1 << 20, -2])),
-        (Element::Byte, Data::U8(vec![0, 255])),
-        (Element::Bool, Data::Bool(vec![true, false])),
+        (Element::Bool, Tensor::new(shape, vec![true, false])),
+        (Element::Byte, Tensor::new(shape, vec![0u8, 255])),
+        (Element::UnsignedShort, Tensor::new(shape, vec![0u16, 1 << 15])),
+        (Element::UnsignedInt, Tensor::new(shape, vec![0u32, 1 << 31])),
+        (Element::UnsignedLong, Tensor::new(shape, vec![0u64, 1 << 63])),
+        (Element::SignedByte, Tensor::new(shape, vec![1i8, -2])),
+        (Element::Short, Tensor::new(shape, vec![1i16 << 14, -2])),
+        (Element::Int, Tensor::new(shape, vec![1i32 << 20, -2])),
+        (Element::Long, Tensor::new(shape, vec![1i64 << 40, -2])),
+        (Element::Half, Tensor::new(shape, vec![f16::from_f32(1.5), f16::NEG_INFINITY])),
+        (Element::Float, Tensor::new(shape, vec![1.5f32, -2.0])),
+        (Element::Double, Tensor::new(shape, vec![1.0f64 / 3.0, -2.0])),
+        (Element::Text, Tensor::of_strings(shape, &["", "na\u{ef}ve"])),
     ];
-    for (element, data) in cases {
+    assert_eq!(cases.len(), DType::ALL.len() - 1, "tract has all but bf16");
+    for (element, input) in cases {
         let axes = [Axis::Named("batch"), Axis::Of(1)];
         let graph = Graph::default().input("x", element, &axes).node(Node::new("Identity", &["x"], &["y"]));
         let engine = load(&graph.output("y", element, &axes).encode());
-        let input = Tensor::new(vec![2, 1], data).unwrap();
+        let input = input.unwrap();
         assert_eq!(run(&engine, input.clone()).unwrap(), [input], "{element:?}");
     }
 }
@@ -288,7 +299,7 @@ fn an_output_of_another_type_than_declared_is_an_error() {
     let graph = Graph::default().input("x", Element::Float, &FREE).node(Node::new("Relu", &["x"], &["y"]));
     let engine = load(&graph.output("y", Element::Long, &FREE).encode());
     assert_eq!(engine.signature().outputs[0].dtype, DType::I64);
-    let input = Tensor::new(vec![1, 4], Data::F32(vec![0.0; 4])).unwrap();
+    let input = Tensor::new::<f32>(vec![1, 4], vec![0.0; 4]).unwrap();
     assert!(matches!(run(&engine, input), Err(EngineError::Run(_))));
 }
 

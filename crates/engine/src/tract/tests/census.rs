@@ -277,7 +277,7 @@ fn many_values_that_are_alive_at_once_are_refused() {
     let limits = Limits { elements: 300, ..LIMITS };
     let answer = |n: usize| {
         let engine = TractEngine::load_within(&wide(n), None, None, limits).unwrap();
-        run(&engine, Tensor::new(vec![1, 4], Data::F32(vec![1.0; 4])).unwrap())
+        run(&engine, Tensor::new::<f32>(vec![1, 4], vec![1.0; 4]).unwrap())
     };
     answer(2).unwrap();
     let text = answer(20).unwrap_err().to_string();

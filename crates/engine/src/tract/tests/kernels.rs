@@ -18,7 +18,7 @@ pub(super) fn in_form(bytes: &[u8], form: Option<Form>) -> TractEngine {
 pub(super) fn relative(found: &Tensors, expected: &Tensors) -> f32 {
     assert_eq!(found.len(), expected.len());
     let of = |(found, expected): (&Tensor, &Tensor)| {
-        let largest = expected.as_f32().unwrap().iter().fold(1.0f32, |most, x| most.max(x.abs()));
+        let largest = expected.as_slice::<f32>().unwrap().iter().fold(1.0f32, |most, x| most.max(x.abs()));
         distance(found, expected) / largest
     };
     found.iter().zip(expected).map(of).fold(0.0, f32::max)
@@ -48,7 +48,7 @@ fn the_shipped_face_network_answers_as_stock_tract_does() {
     let bytes = shipped("face");
     let stock = in_form(&bytes, None);
     let pixels = noise(5, 3 * 48 * 48).iter().map(|x| x * 4.0).collect();
-    let batch = Tensor::new(vec![3, 1, 48, 48], Data::F32(pixels)).unwrap();
+    let batch = Tensor::new::<f32>(vec![3, 1, 48, 48], pixels).unwrap();
     let expected = run(&stock, batch.clone()).unwrap();
     for form in Form::all() {
         let engine = in_form(&bytes, Some(form));
@@ -119,7 +119,7 @@ fn chains_of_convolutions_answer_as_stock_tract_does() {
     for nodes in cases {
         let bytes = pictures_through(&nodes, ("y", 16));
         let stock = in_form(&bytes, None);
-        let batch = Tensor::new(vec![2, 4, 9, 11], Data::F32(noise(9, 2 * 4 * 99))).unwrap();
+        let batch = Tensor::new::<f32>(vec![2, 4, 9, 11], noise(9, 2 * 4 * 99)).unwrap();
         let expected = run(&stock, batch.clone()).unwrap();
         for form in Form::all() {
             let engine = in_form(&bytes, Some(form));
@@ -145,7 +145,7 @@ fn a_network_without_anything_for_the_kernels_is_untouched() {
     let bytes = graph.output("y", Element::Float, &[axes[0], Axis::Of(16), axes[2], axes[3]]).encode();
     let (engine, stock) = (load(&bytes), in_form(&bytes, None));
     assert_eq!(operators(&engine, 1, &[4, 9, 11]), [""; 0]);
-    let batch = Tensor::new(vec![2, 4, 9, 11], Data::F32(noise(9, 2 * 4 * 99))).unwrap();
+    let batch = Tensor::new::<f32>(vec![2, 4, 9, 11], noise(9, 2 * 4 * 99)).unwrap();
     assert_eq!(run(&engine, batch.clone()).unwrap(), run(&stock, batch).unwrap());
 }
 

@@ -16,7 +16,6 @@ use std::{
 
 use self::suite::Case;
 use super::*;
-use crate::tensor::Data;
 
 /// Fewest cases that stock tract answers rightly: with fewer, the suite was not read as it is.
 const FEWEST_RIGHT: usize = 1200;
@@ -99,7 +98,7 @@ impl Case {
 /// Says whether an output is what the suite expects: in f32 as near as the suite asks, in bf16 as near
 /// as its 8 bits allow.
 fn is_near(found: &Tensor, expected: &Tensor, precision: Precision) -> bool {
-    let (Data::F32(of), Data::F32(to)) = (found.data(), expected.data()) else {
+    let (Ok(of), Ok(to)) = (found.as_slice::<f32>(), expected.as_slice::<f32>()) else {
         return found == expected;
     };
     let largest = to.iter().filter(|x| x.is_finite()).fold(0.0f32, |most, x| most.max(x.abs()));

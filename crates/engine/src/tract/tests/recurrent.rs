@@ -25,7 +25,7 @@ fn bound(form: Form) -> f32 {
 fn sentences(seed: u64, n_words: usize, n: usize, length: usize) -> Tensor {
     let id = |x: f32| 1 + ((x + 0.5) * (n_words - 1) as f32) as i64;
     let ids = noise(seed, n * length).into_iter().map(id).collect();
-    Tensor::new(vec![n, length], Data::I64(ids)).unwrap()
+    Tensor::new::<i64>(vec![n, length], ids).unwrap()
 }
 
 #[test]
@@ -167,7 +167,7 @@ impl Shape {
 
 /// Rows of vectors of 5 numbers.
 fn vectors(n: usize, length: usize) -> Tensor {
-    Tensor::new(vec![n, length, 5], Data::F32(noise(7, n * length * 5))).unwrap()
+    Tensor::new::<f32>(vec![n, length, 5], noise(7, n * length * 5)).unwrap()
 }
 
 #[test]
@@ -221,9 +221,9 @@ const RNN: Shape = Shape { operator: "RNN", ..GRU };
 fn turned(rows: &Tensor) -> Tensor {
     let (length, shape) = (rows.shape()[1], rows.shape().to_vec());
     let n_per_step: usize = shape[2..].iter().product();
-    let rows = rows.as_f32().unwrap().chunks_exact(length * n_per_step);
+    let rows = rows.as_slice::<f32>().unwrap().chunks_exact(length * n_per_step);
     let data = rows.flat_map(|row| row.chunks_exact(n_per_step).rev().flatten().copied());
-    Tensor::new(shape, Data::F32(data.collect())).unwrap()
+    Tensor::new::<f32>(shape, data.collect()).unwrap()
 }
 
 /// tract leaves the attribute unread: it would answer as if the steps were read forward.
@@ -261,8 +261,8 @@ fn a_reversed_recurrence_of_one_number_answers_as_by_hand() {
             .node(Node::new("Squeeze", &["y", "axis"], &["states"]))
             .node(Node::new("Transpose", &["states"], &["z"]).ints("perm", &[1, 0, 2]));
         let engine = load(&graph.output("z", Element::Float, &axes).encode());
-        let batch = Tensor::new(vec![1, 2, 1], Data::F32(vec![1.0, 0.0])).unwrap();
-        run(&engine, batch).unwrap()[0].as_f32().unwrap().to_vec()
+        let batch = Tensor::new::<f32>(vec![1, 2, 1], vec![1.0, 0.0]).unwrap();
+        run(&engine, batch).unwrap()[0].as_slice::<f32>().unwrap().to_vec()
     };
     let near = |found: &[f32], expected: [f32; 2]| {
         found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() <= 1e-6)

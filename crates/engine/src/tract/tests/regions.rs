@@ -221,9 +221,9 @@ proptest! {
             network.ask(asked, last.saturating_sub(*back / 3));
         }
         let bytes = network.encode(every);
-        let batch = Tensor::new(
+        let batch = Tensor::new::<f32>(
             vec![n, 8, height as usize, width as usize],
-            Data::F32(noise(9, n * 8 * (height * width) as usize)),
+            noise(9, n * 8 * (height * width) as usize),
         ).unwrap();
         // Stock tract trips over a few networks whose values are read in many places.
         let Ok(expected) = run(&in_form(&bytes, None), batch.clone()) else { return Ok(()) };
@@ -281,7 +281,7 @@ fn space_to_depth_is_a_part_of_the_convolution_behind_it() {
 
 #[test]
 fn two_sessions_of_one_network_at_once_do_not_disturb_each_other() {
-    let batch = |seed| Tensor::new(vec![3, 8, 8, 8], Data::F32(noise(seed, 3 * 512))).unwrap();
+    let batch = |seed| Tensor::new::<f32>(vec![3, 8, 8, 8], noise(seed, 3 * 512)).unwrap();
     for form in Form::all() {
         let engine = in_form(&network(), Some(form));
         let alone = [1, 2].map(|seed| run(&engine, batch(seed)).unwrap());

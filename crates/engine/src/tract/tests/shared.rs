@@ -33,7 +33,7 @@ fn noisy(engine: &TractEngine, n: usize, level: f32, free: usize) -> Tensors {
         let noise = noise(1, shape.iter().product());
         let lowest = if level > 1.0 { 0.5 } else { 0.0 };
         let samples = noise.into_iter().map(|x| (x + lowest) * level).collect();
-        Tensor::new(shape, Data::F32(samples)).unwrap()
+        Tensor::new::<f32>(shape, samples).unwrap()
     };
     engine.signature().inputs.iter().map(noisy).collect()
 }
@@ -41,10 +41,10 @@ fn noisy(engine: &TractEngine, n: usize, level: f32, free: usize) -> Tensors {
 /// Says how far `found` is from `expected`: its largest difference by the largest number that is
 /// expected, or by 1 where all are smaller, and the length of all differences by that of all numbers.
 fn apart(found: &Tensor, expected: &Tensor) -> [f32; 2] {
-    let numbers = expected.as_f32().unwrap();
+    let numbers = expected.as_slice::<f32>().unwrap();
     let largest = numbers.iter().fold(1.0f32, |most, x| most.max(x.abs()));
     let length = |squares: &mut dyn Iterator<Item = f32>| squares.map(|x| x * x).sum::<f32>().sqrt();
-    let mut differences = found.as_f32().unwrap().iter().zip(numbers).map(|(a, b)| a - b);
+    let mut differences = found.as_slice::<f32>().unwrap().iter().zip(numbers).map(|(a, b)| a - b);
     let by_length = length(&mut differences) / length(&mut numbers.iter().copied());
     [distance(found, expected) / largest, by_length]
 }
@@ -115,11 +115,11 @@ fn a_two_way_lstm_answers_as_its_exporter_did() {
     let (Some(network), Some(recorded)) = (shared("bidi-lstm/model.onnx"), shared("bidi-lstm/io.npz")) else {
         return;
     };
-    let input = Tensor::new(vec![2, 58], Data::U8(npy(&recorded, "input.npy").to_vec())).unwrap();
+    let input = Tensor::new::<u8>(vec![2, 58], npy(&recorded, "input.npy").to_vec()).unwrap();
     let expected = npy(&recorded, "Add_26.npy");
     let expected =
         expected.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
-    let expected = Tensor::new(vec![2, 58, 2], Data::F32(expected)).unwrap();
+    let expected = Tensor::new::<f32>(vec![2, 58, 2], expected).unwrap();
     for form in Form::all().into_iter().map(Some).chain([None]) {
         let engine = TractEngine::load_with(&network, None, form).unwrap();
         let bound = match form.map(Form::precision) {

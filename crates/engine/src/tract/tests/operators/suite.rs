@@ -12,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use half::f16;
 use prost::Message;
 use tract_onnx::pb::{
     AttributeProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
@@ -21,7 +22,8 @@ use tract_onnx::pb::{
     type_proto,
 };
 
-use crate::tensor::{Data, Tensor};
+use super::super::super::network::dtype;
+use crate::tensor::{DType, Tensor};
 
 const SUITE: &str = "../../../shared/models/onnx-backend-test-1.16.2.tar.xz";
 
@@ -292,28 +294,23 @@ fn one_row(name: String, tensor: &TensorProto) -> ValueInfoProto {
 
 /// A tensor as one row; nothing where its numbers are of a type that is not served.
 fn row(tensor: &TensorProto) -> Option<Tensor> {
-    let raw = &tensor.raw_data;
+    let shape: Vec<usize> = [1].into_iter().chain(tensor.dims.iter().map(|n| *n as usize)).collect();
+    let dtype = dtype(tensor.data_type)?;
+    if !tensor.raw_data.is_empty() {
+        return Tensor::from_bytes(dtype, shape, tensor.raw_data.clone().into()).ok();
+    }
+    // Types that are narrower than the field that they are written in.
     let ints = || tensor.int32_data.iter();
-    let is_raw = !raw.is_empty();
-    let data = match DataType::try_from(tensor.data_type).ok()? {
-        DataType::Float => {
-            Data::F32(if is_raw { numbers(raw, f32::from_le_bytes) } else { tensor.float_data.clone() })
-        }
-        DataType::Int64 => {
-            Data::I64(if is_raw { numbers(raw, i64::from_le_bytes) } else { tensor.int64_data.clone() })
-        }
-        DataType::Int32 => {
-            Data::I32(if is_raw { numbers(raw, i32::from_le_bytes) } else { tensor.int32_data.clone() })
-        }
-        DataType::Uint8 => Data::U8(if is_raw { raw.to_vec() } else { ints().map(|x| *x as u8).collect() }),
-        DataType::Bool if is_raw => Data::Bool(raw.iter().map(|x| *x != 0).collect()),
-        DataType::Bool => Data::Bool(ints().map(|x| *x != 0).collect()),
+    match dtype {
+        DType::F32 => Tensor::new(shape, tensor.float_data.clone()),
+        DType::F64 => Tensor::new(shape, tensor.double_data.clone()),
+        DType::I64 => Tensor::new(shape, tensor.int64_data.clone()),
+        DType::I32 => Tensor::new(shape, tensor.int32_data.clone()),
+        DType::U8 => Tensor::new(shape, ints().map(|x| *x as u8).collect()),
+        DType::Bool => Tensor::new(shape, ints().map(|x| *x != 0).collect()),
+        DType::F16 => Tensor::new(shape, ints().map(|x| f16::from_bits(*x as u16)).collect()),
+        DType::Bytes => Tensor::of_strings(shape, &tensor.string_data),
         _ => return None,
-    };
-    let shape = [1].into_iter().chain(tensor.dims.iter().map(|n| *n as usize)).collect();
-    Tensor::new(shape, data).ok()
-}
-
-fn numbers<const N: usize, T>(raw: &[u8], of: impl Fn([u8; N]) -> T) -> Vec<T> {
-    raw.as_chunks().0.iter().map(|bytes| of(*bytes)).collect()
+    }
+    .ok()
 }
