@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     manifest::Balance,
     metrics::Cost,
-    pool::{Answered, Claim, Class, Model, ModelPool, Reply, Slot},
+    pool::{Answered, Claim, Class, Model, ModelPool, Reply, Reservation},
     tasks::{Answer, Input, Options, RegionStep, RequestSize},
 };
 
@@ -96,8 +96,8 @@ impl Scene {
 /// A request that every stage has room and time for. Dropping it gives both back.
 pub struct Reserved {
     stages: Stages,
-    first: Slot,
-    later: Vec<Slot>,
+    first: Reservation,
+    later: Vec<Reservation>,
     options: Options,
     /// Rows that the queue takes in all.
     queue_rows: usize,
@@ -110,10 +110,10 @@ impl Stages {
     /// # Errors
     /// [`Error::Unavailable`] while a model is not ready, [`Error::Overloaded`] where a stage has no room or no time.
     pub fn reserve(self, pool: &ModelPool, queue_rows: usize, request: &Request) -> Result<Reserved, Error> {
-        let mut later: Vec<Slot> = Vec::with_capacity(self.readers.len());
+        let mut later: Vec<Reservation> = Vec::with_capacity(self.readers.len());
         let mut after = Duration::ZERO;
         for ReaderStage { model, .. } in self.readers.iter().rev() {
-            let slot = pool.hold(model, request.claim(model, request.size(None), after))?;
+            let slot = pool.reserve_with_time(model, request.claim(model, request.size(None), after))?;
             after += slot.takes();
             later.push(slot);
         }
@@ -172,7 +172,7 @@ struct Found {
 }
 
 /// Waits for the regions of every picture. They count as the readers' queued bytes as soon as they are there.
-async fn found(replies: Vec<Reply>, later: &mut [Slot], options: &Options) -> Result<Found, Failure> {
+async fn found(replies: Vec<Reply>, later: &mut [Reservation], options: &Options) -> Result<Found, Failure> {
     let n_readers = later.len().max(1);
     let mut found = Found {
         answers: Vec::with_capacity(replies.len()),
@@ -194,7 +194,7 @@ async fn found(replies: Vec<Reply>, later: &mut [Slot], options: &Options) -> Re
 }
 
 /// Has every reader read its regions, all of them at the same time.
-async fn read(found: Found, later: Vec<Slot>) -> Result<Vec<Scene>, Failure> {
+async fn read(found: Found, later: Vec<Reservation>) -> Result<Vec<Scene>, Failure> {
     let Found { answers, n_regions, inputs } = found;
     let mut replies = Vec::with_capacity(later.len());
     for (slot, inputs) in later.into_iter().zip(inputs) {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::Error,
     image::Picture,
-    pool::{Answered, costs::Trial, meter::Spent, model::Waiting, place::Place},
+    pool::{Answered, capacity::CapacityPermit, costs::Trial, meter::Spent, model::Waiting},
     tasks::{Context, Input, RegionStep},
     tensor::Tensors,
 };
@@ -73,10 +73,10 @@ pub(super) struct Caller {
     pub(super) reply: oneshot::Sender<Result<Answered, Error>>,
     /// The caller's span, so that what a worker logs names the request.
     pub(super) span: tracing::Span,
-    /// Room in the queue, held until the answer is sent.
-    pub(super) place: Place,
-    /// Room for the body that this input and others are slices of, held until the last of them is answered.
-    pub(super) body: Option<Arc<Place>>,
+    /// Capacity in the queue, held until the answer is sent.
+    pub(super) place: CapacityPermit,
+    /// Capacity for the body that this input and others are slices of, held until the last of them is answered.
+    pub(super) body: Option<Arc<CapacityPermit>>,
     /// Ends when the answer is sent, where it is not known what such an input costs.
     pub(super) trial: Option<Trial>,
 }
@@ -109,7 +109,7 @@ impl Caller {
 
     /// Gives the room back and sends the answer; a caller who has gone does not want it.
     pub(super) fn answer(self, answer: Result<Answered, Error>) {
-        // Room first: whoever has an answer finds the place free for the next request.
+        // Capacity first: whoever has an answer finds the place free for the next request.
         drop((self.place, self.body, self.trial));
         let _gone = self.reply.send(answer);
     }

@@ -1,25 +1,25 @@
 //! The heart: models that come and go, their lanes, one queue, and the worker threads that empty it.
 //!
 //! Everything that costs CPU happens on the workers. Every hand-over is a move and every exit is a
-//! drop: a dropped [`Slot`] gives its place back, a dropped [`Reply`] cancels its job before any
+//! drop: a dropped [`Reservation`] gives its place back, a dropped [`Reply`] cancels its job before any
 //! core works for it, a dropped [`ModelPool`] closes the queue and joins its threads.
 //!
-//! In reading order: `registry` knows the models; `slot` is a request's way through, `model` what it asks, `place` the
+//! In reading order: `registry` knows the models; `reservation` is a request's way through, `model` what it asks, `capacity` the
 //! room that it takes; `shared` and its `work_queue` hold the `job`s that wait, in the scheduler's queue
 //! (`lepton_scheduler`, which decides what runs and what can be promised, from a model's `costs`); `worker` runs, with
 //! `sessions`, a `batch` at a time, after `warm_up`; `bell` wakes it, and it is `tidy` when it has nothing to do.
 
 mod batch;
 mod bell;
+mod capacity;
 mod costs;
 mod job;
 mod meter;
 mod model;
-mod place;
 mod registry;
+mod reservation;
 mod sessions;
 mod shared;
-mod slot;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -43,7 +43,7 @@ pub use self::{
     bell::{before_parking, end_round},
     model::{Model, ModelInfo, State},
     registry::LoadError,
-    slot::{Claim, Reply, Slot},
+    reservation::{Claim, Reply, Reservation},
     warm_up::{Survey, survey},
     worker::on_a_worker,
 };
@@ -263,14 +263,14 @@ impl ModelPool {
 
     /// Reserves room for one request to `model` before its body is read, or refuses it: the model
     /// is not ready, the queue is full, or the answer is predicted to come after the deadline.
-    pub fn reserve(&self, model: &Arc<Model>, claim: Claim) -> Result<Slot, Error> {
-        Slot::reserve(model, &self.shared, claim)
+    pub fn reserve(&self, model: &Arc<Model>, claim: Claim) -> Result<Reservation, Error> {
+        Reservation::reserve(model, &self.shared, claim)
     }
 
     /// As [`ModelPool::reserve`], for a model that is asked after another one has answered: the time of one
     /// row is owed from now on.
-    pub fn hold(&self, model: &Arc<Model>, claim: Claim) -> Result<Slot, Error> {
-        Slot::hold(model, &self.shared, claim)
+    pub fn reserve_with_time(&self, model: &Arc<Model>, claim: Claim) -> Result<Reservation, Error> {
+        Reservation::reserve_with_time(model, &self.shared, claim)
     }
 
     /// Waits until every model has answered its warm-up, or one has failed: which, and why.

@@ -23,8 +23,8 @@ use crate::{
     metrics::ModelMetrics,
     pool::{
         Loaded,
+        capacity::Capacity,
         costs::{Least, ModelCosts},
-        place::Room,
         shared::Shared,
     },
     tasks::{Descriptor, ProfileInput, RequestSize, Task},
@@ -98,7 +98,7 @@ pub struct Model {
     waiting: AtomicUsize,
     /// Requests that would have been refused for the bytes that they declared.
     unread: AtomicU32,
-    share: Arc<Room>,
+    share: Arc<Capacity>,
     metrics: Arc<ModelMetrics>,
     /// Where its queue is, if the pool is still there when the last holder drops the model.
     shared: Weak<Shared>,
@@ -117,7 +117,7 @@ impl Model {
     pub(super) fn new(
         info: ModelInfo,
         shared: &Arc<Shared>,
-        share: Arc<Room>,
+        share: Arc<Capacity>,
         metrics: Arc<ModelMetrics>,
     ) -> Self {
         let costs = Arc::new(ModelCosts::new(info.batch.max_rows));
@@ -229,7 +229,7 @@ impl Model {
     }
 
     /// Its name's share of the pool's room.
-    pub(super) fn share(&self) -> &Arc<Room> {
+    pub(super) fn share(&self) -> &Arc<Capacity> {
         &self.share
     }
 

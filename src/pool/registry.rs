@@ -12,8 +12,8 @@ use crate::{
     error::Error,
     manifest::{ModelId, ModelName, Version},
     pool::{
+        capacity::Capacity,
         model::{Model, State, lock},
-        place::Room,
     },
 };
 
@@ -40,7 +40,7 @@ pub(super) enum Others {
 /// All models of a pool.
 pub(super) struct Registry {
     table: ArcSwap<Table>,
-    /// Held while a table is made of the one before.
+    /// TimeReservation while a table is made of the one before.
     writing: Mutex<()>,
     rows: usize,
     bytes: usize,
@@ -57,7 +57,7 @@ struct Table {
 struct Named {
     name: ModelName,
     /// What all versions together may take of the pool's room.
-    share: Arc<Room>,
+    share: Arc<Capacity>,
     /// In ascending order, each once.
     versions: Vec<Arc<Model>>,
     /// Those that are to take the place of a version that is ready, once they are.
@@ -152,13 +152,13 @@ impl Registry {
     pub(super) fn enter(
         &self,
         id: &ModelId,
-        make: impl FnOnce(Arc<Room>) -> Arc<Model>,
+        make: impl FnOnce(Arc<Capacity>) -> Arc<Model>,
     ) -> Result<Arc<Model>, LoadError> {
         self.change(|table| {
             let at = match table.find(id.name.as_str()) {
                 Ok(at) => at,
                 Err(at) => {
-                    let share = Arc::new(Room::new(self.rows, self.bytes));
+                    let share = Arc::new(Capacity::new(self.rows, self.bytes));
                     let (name, versions, coming) = (id.name.clone(), Vec::new(), Vec::new());
                     table.names.insert(at, Named { name, share, versions, coming, default: 0 });
                     at

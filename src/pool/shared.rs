@@ -1,4 +1,4 @@
-//! What slots, workers and the pool share: the models, the queue behind its lock, and the bell that wakes workers.
+//! What reservations, workers and the pool share: the models, the queue behind its lock, and the bell that wakes workers.
 //!
 //! Invariant: the lock is held for microseconds, and nothing is dropped, run or waited for under it
 //! but the bell itself.
@@ -22,23 +22,23 @@ use crate::{
     pool::{
         LoadModel, Loaded,
         bell::{Bell, Deferred},
+        capacity::Capacity,
         costs::{ModelCosts, Trial},
         job::{self, Job, Queued},
         model::{self, Model, State},
-        place::Room,
         registry::Registry,
         work_queue::{Assignment, BackgroundTask, WorkQueue},
     },
 };
 
-/// What slots, workers and the pool share.
+/// What reservations, workers and the pool share.
 pub(super) struct Shared {
     queue: Mutex<WorkQueue>,
     /// Rung when there is work, and when there will be none.
     bell: Bell,
-    room: Arc<Room>,
+    room: Arc<Capacity>,
     registry: Registry,
-    /// Held by who loads a model while others are served.
+    /// TimeReservation by who loads a model while others are served.
     loading: Mutex<()>,
     /// Told whenever a model's state has changed.
     progress: watch::Sender<()>,
@@ -67,14 +67,14 @@ impl Shared {
         Self {
             queue: Mutex::new(WorkQueue::new(workers.max(1), policy)),
             bell: Bell::default(),
-            room: Arc::new(Room::new(rows, bytes)),
+            room: Arc::new(Capacity::new(rows, bytes)),
             registry: Registry::new(rows, bytes),
             loading: Mutex::new(()),
             progress: watch::Sender::new(()),
         }
     }
 
-    pub(super) fn room(&self) -> &Arc<Room> {
+    pub(super) fn room(&self) -> &Arc<Capacity> {
         &self.room
     }
 
@@ -141,7 +141,7 @@ impl Shared {
     }
 
     /// Owes a request time whose inputs are not known yet, where that breaks no promise.
-    pub(super) fn hold(&self, ask: Ask, class: Class) -> Result<(), Forecast> {
+    pub(super) fn reserve_time(&self, ask: Ask, class: Class) -> Result<(), Forecast> {
         let mut queue = self.queue();
         let forecast = queue.jobs.forecast(ask, class, Instant::now());
         if !forecast.excess.is_zero() {
@@ -151,8 +151,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends what was owed by [`Shared::hold`].
-    pub(super) fn release(&self, due: Instant, work: Duration) {
+    /// Ends what was owed by [`Shared::reserve_time`].
+    pub(super) fn release_time(&self, due: Instant, work: Duration) {
         self.queue().jobs.release_time(due, work);
     }
 
@@ -183,7 +183,7 @@ impl Shared {
             Admission::Promised(forecast) | Admission::Trial(forecast) => jobs(forecast, trial),
         };
         let n_jobs = jobs.len();
-        // A slot holds its model, and a model its queue.
+        // A reservation holds its model, and a model its queue.
         let left = queue.jobs.push(lane, jobs);
         let idle = queue.jobs.idle();
         drop(queue);

@@ -210,7 +210,7 @@ fn claim(deadline: Duration) -> Claim {
     }
 }
 
-fn reserve(pool: &ModelPool) -> Result<Slot, Error> {
+fn reserve(pool: &ModelPool) -> Result<Reservation, Error> {
     pool.reserve(&pool.models()[0], claim(Duration::from_secs(60)))
 }
 
@@ -315,13 +315,13 @@ async fn a_full_queue_refuses_and_a_dropped_slot_gives_its_place_back() {
 #[tokio::test]
 async fn bytes_are_bounded_while_a_body_arrives() {
     let (pool, _gate) = pool(PoolOptions { queue_bytes: 100, ..ROOM }).await;
-    let mut slot = reserve(&pool).unwrap();
-    slot.grow(60).unwrap();
-    assert!(matches!(slot.grow(60), Err(Error::Overloaded { .. })));
-    slot.grow(40).unwrap();
+    let mut reservation = reserve(&pool).unwrap();
+    reservation.grow(60).unwrap();
+    assert!(matches!(reservation.grow(60), Err(Error::Overloaded { .. })));
+    reservation.grow(40).unwrap();
     let declared = Claim { size: RequestSize::of(1), ..claim(Duration::from_secs(60)) };
     assert!(matches!(pool.reserve(&pool.models()[0], declared.clone()), Err(Error::Overloaded { .. })));
-    drop(slot);
+    drop(reservation);
     let all = Claim { size: RequestSize::of(100), ..declared };
     let _slow = pool.reserve(&pool.models()[0], all.clone()).unwrap();
     assert!(pool.reserve(&pool.models()[0], all.clone()).is_ok(), "what has not arrived holds no room");
@@ -365,8 +365,8 @@ async fn a_deadline_that_passed_in_the_queue_is_answered_and_never_run() {
     gate.wait_for(1);
     // The worker is late by as much as the machine is slow until here, and counts as busy for as long again.
     let (arrived, given) = (Instant::now(), Duration::from_millis(300));
-    let slot = pool.reserve(&pool.models()[0], claim(given)).unwrap();
-    let late = slot.submit(vec![Input::text("2")]).unwrap().remove(0);
+    let reservation = pool.reserve(&pool.models()[0], claim(given)).unwrap();
+    let late = reservation.submit(vec![Input::text("2")]).unwrap().remove(0);
     while arrived.elapsed() <= given {
         std::hint::spin_loop();
     }
@@ -400,8 +400,8 @@ async fn the_earliest_deadline_runs_first_across_models() {
     let pool = ModelPool::start(&ROOM, models, &Metrics::new()).unwrap();
     pool.ready().await.unwrap();
     let submit = |model: usize, text: &str, seconds: u64| {
-        let slot = pool.reserve(&pool.models()[model], claim(Duration::from_secs(seconds))).unwrap();
-        slot.submit(vec![Input::text(text)]).unwrap().remove(0)
+        let reservation = pool.reserve(&pool.models()[model], claim(Duration::from_secs(seconds))).unwrap();
+        reservation.submit(vec![Input::text(text)]).unwrap().remove(0)
     };
     let warm = 2 * WARM_UP_RUNS;
     gate.wait_for(warm);
@@ -433,8 +433,8 @@ async fn a_model_that_fails_to_load_is_named_and_the_others_serve() {
         assert!(why.contains(if reason == "panic" { "cannot bear its file" } else { reason }), "{why}");
         let refused = pool.reserve(&pool.models()[0], claim(Duration::from_secs(1)));
         assert!(matches!(refused, Err(Error::Unavailable { .. })));
-        let slot = pool.reserve(&pool.models()[1], claim(Duration::from_secs(60))).unwrap();
-        let reply = slot.submit(vec![Input::text("21")]).unwrap().remove(0);
+        let reservation = pool.reserve(&pool.models()[1], claim(Duration::from_secs(60))).unwrap();
+        let reply = reservation.submit(vec![Input::text("21")]).unwrap().remove(0);
         assert_eq!(number(reply.await), 42.0);
     }
 }

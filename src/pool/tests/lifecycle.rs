@@ -79,8 +79,8 @@ fn id(name: &str, version: u32) -> ModelId {
 }
 
 fn on(pool: &ModelPool, model: &Arc<Model>, text: &str) -> Result<Reply, Error> {
-    let slot = pool.reserve(model, claim(Duration::from_secs(60)))?;
-    Ok(slot.submit(vec![Input::text(text)])?.remove(0))
+    let reservation = pool.reserve(model, claim(Duration::from_secs(60)))?;
+    Ok(reservation.submit(vec![Input::text(text)])?.remove(0))
 }
 
 async fn ask(pool: &ModelPool, name: &str, version: Option<u32>, text: &str) -> Result<f32, Error> {

@@ -66,17 +66,17 @@ async fn queued_jobs_hold_the_room_of_all_the_memory_that_they_keep_alive() {
         for step in steps {
             match step {
                 Step::Ask { n_bytes, n_slices } => {
-                    let Ok(mut slot) = reserve(&pool) else { continue };
+                    let Ok(mut reservation) = reserve(&pool) else { continue };
                     // As a body comes: the room first.
-                    if slot.grow(n_bytes).is_err() {
+                    if reservation.grow(n_bytes).is_err() {
                         continue;
                     }
                     let body = Counted::body(n_bytes, &alive);
                     let slice = |at: usize| Input::image(body.slice(at % n_bytes..=at % n_bytes));
                     let inputs = (0..n_slices).map(slice).collect();
                     drop(body);
-                    // Refused inputs are dropped before the slot is.
-                    waiting.extend(slot.submit_slices(inputs, n_bytes).unwrap_or_default());
+                    // Refused inputs are dropped before the reservation is.
+                    waiting.extend(reservation.submit_slices(inputs, n_bytes).unwrap_or_default());
                 }
                 Step::Leave(at) if !waiting.is_empty() => {
                     drop(waiting.swap_remove(at % waiting.len()));
@@ -108,10 +108,11 @@ async fn a_body_of_blanks_counts_until_its_last_input_is_answered() {
     let busy = submit(&pool, "1");
     gate.wait_for(1);
     let ask = |n_bytes: usize| {
-        let mut slot = reserve(&pool)?;
-        slot.grow(n_bytes)?;
+        let mut reservation = reserve(&pool)?;
+        reservation.grow(n_bytes)?;
         let body = Bytes::from(vec![b' '; n_bytes]);
-        slot.submit_slices(vec![Input::image(body.slice(..1)), Input::image(body.slice(1..2))], n_bytes)
+        reservation
+            .submit_slices(vec![Input::image(body.slice(..1)), Input::image(body.slice(1..2))], n_bytes)
     };
     let mut first = ask(3000).unwrap();
     assert_eq!(pool.shared.room().taken().1, 3000 + 1, "all of it, and one byte of text that runs");

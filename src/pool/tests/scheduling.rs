@@ -5,8 +5,8 @@ use crate::manifest::Balance;
 
 /// Asks the pool's model on these terms.
 fn ask(pool: &ModelPool, text: &str, terms: Claim) -> Result<Reply, Error> {
-    let slot = pool.reserve(&pool.models()[0], terms)?;
-    Ok(slot.submit(vec![Input::text(text)])?.remove(0))
+    let reservation = pool.reserve(&pool.models()[0], terms)?;
+    Ok(reservation.submit(vec![Input::text(text)])?.remove(0))
 }
 
 fn minute() -> Claim {
@@ -181,13 +181,13 @@ async fn what_is_held_for_a_later_answer_is_promised_to_nobody_else() {
     }
     let terms = || claim(Duration::from_secs(4));
     assert!(pool.reserve(model, terms()).is_ok());
-    let held = pool.hold(model, terms()).unwrap();
+    let held = pool.reserve_with_time(model, terms()).unwrap();
     assert!((1.9..=2.1).contains(&held.takes().as_secs_f64()), "{:?}", held.takes());
     let Err(Error::Overloaded { reason, .. }) = pool.reserve(model, terms()) else { panic!("admitted") };
     assert!(reason.contains("deadline of 4000 ms"), "{reason}");
     drop(held);
-    assert!(pool.reserve(model, terms()).is_ok(), "a dropped slot owes nothing");
-    let held = pool.hold(model, terms()).unwrap();
+    assert!(pool.reserve(model, terms()).is_ok(), "a dropped reservation owes nothing");
+    let held = pool.reserve_with_time(model, terms()).unwrap();
     assert!(held.submit(vec![Input::text("1")]).is_ok(), "what was held is not asked for twice");
 }
 

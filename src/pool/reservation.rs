@@ -1,6 +1,6 @@
 //! The way of one request through the pool: admit it, queue its inputs, await the answers.
 //!
-//! Invariant: a [`Slot`] is room that is already held, so that what is admitted is not refused
+//! Invariant: a [`Reservation`] is room that is already held, so that what is admitted is not refused
 //! later for want of it, and leaving at any point gives the room back.
 
 use std::{
@@ -27,10 +27,10 @@ use crate::{
     pool::{
         Answered,
         bell::Deferred,
+        capacity::{CapacityPermit, Exhausted},
         costs::Trial,
         job::{Caller, Job, Matter, Queued},
         model::{Model, RETRY_LOADING, Waiting},
-        place::{Full, Place},
         shared::{Entry, NotQueued, Shared},
     },
     tasks::{Input, RequestSize, ShapeClass, Workload},
@@ -70,31 +70,31 @@ impl Claim {
 }
 
 /// A reserved place. Dropping it gives the place back.
-pub struct Slot {
+pub struct Reservation {
     model: Arc<Model>,
     shared: Arc<Shared>,
     claim: Claim,
-    place: Place,
-    held: Option<Held>,
+    place: CapacityPermit,
+    held: Option<TimeReservation>,
 }
 
 /// CPU time that is owed to a request whose inputs are not known yet. Dropping it ends that.
-struct Held {
+struct TimeReservation {
     shared: Arc<Shared>,
     due: Instant,
     /// `None` once the request's inputs have taken its place.
     work: Option<Duration>,
 }
 
-impl Drop for Held {
+impl Drop for TimeReservation {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
-            self.shared.release(self.due, work);
+            self.shared.release_time(self.due, work);
         }
     }
 }
 
-impl Slot {
+impl Reservation {
     /// Reserves room for one request before its body is read, or refuses it: the model is not
     /// ready, the queue is full, or the answer is predicted to come after the deadline.
     pub(super) fn reserve(model: &Arc<Model>, shared: &Arc<Shared>, claim: Claim) -> Result<Self, Error> {
@@ -114,7 +114,7 @@ impl Slot {
         // slowly holds no room that others could use.
         let declared = claim.size.bytes.unwrap_or_default();
         let take = || {
-            let mut place = Place::take(shared.room(), model.share(), declared)?;
+            let mut place = CapacityPermit::take(shared.room(), model.share(), declared)?;
             place.shrink(declared);
             Ok(place)
         };
@@ -127,16 +127,21 @@ impl Slot {
         Ok(Self { model: Arc::clone(model), shared: Arc::clone(shared), claim, place, held: None })
     }
 
-    /// As [`Slot::reserve`], and owes the request the time of one row from now on, so that nobody else is
+    /// As [`Reservation::reserve`], and owes the request the time of one row from now on, so that nobody else is
     /// promised it before the inputs are known: for what comes after another model's answer.
-    pub(super) fn hold(model: &Arc<Model>, shared: &Arc<Shared>, claim: Claim) -> Result<Self, Error> {
-        let mut slot = Self::reserve(model, shared, claim.clone())?;
+    pub(super) fn reserve_with_time(
+        model: &Arc<Model>,
+        shared: &Arc<Shared>,
+        claim: Claim,
+    ) -> Result<Self, Error> {
+        let mut reservation = Self::reserve(model, shared, claim.clone())?;
         let AskUnread { ask, .. } = ask_of(model, &claim);
         shared
-            .hold(ask, claim.class)
+            .reserve_time(ask, claim.class)
             .map_err(|forecast| too_late(model, shared, &claim, &claim.size, forecast))?;
-        slot.held = Some(Held { shared: Arc::clone(shared), due: ask.due, work: Some(ask.whole) });
-        Ok(slot)
+        reservation.held =
+            Some(TimeReservation { shared: Arc::clone(shared), due: ask.due, work: Some(ask.whole) });
+        Ok(reservation)
     }
 
     /// How long one row is likely to take, from the moment that a worker begins with it.
@@ -155,11 +160,11 @@ impl Slot {
         self.submit_slices(inputs, 0)
     }
 
-    /// As [`Slot::submit`], for inputs that keep `shared` bytes of memory alive together, such as slices of one
+    /// As [`Reservation::submit`], for inputs that keep `shared` bytes of memory alive together, such as slices of one
     /// body: the room of all of it is held until the last of them is answered. 0 where each owns its memory.
     pub fn submit_slices(mut self, inputs: Vec<Input>, shared: usize) -> Result<Vec<Reply>, Error> {
         let Some(task) = self.model.task().cloned() else {
-            return Err(Error::Internal("a slot of a model that is not loaded".to_owned()));
+            return Err(Error::Internal("a reservation of a model that is not loaded".to_owned()));
         };
         let n_bytes = if shared > 0 { shared } else { inputs.iter().map(Input::n_held).sum() };
         let more_bytes = n_bytes.saturating_sub(self.place.bytes());
@@ -308,10 +313,10 @@ fn too_late(
     Error::Overloaded { reason: reason.into(), retry_after: forecast.excess, forecast: whole }
 }
 
-fn queue_full(full: Full, forecast: Duration) -> Error {
+fn queue_full(full: Exhausted, forecast: Duration) -> Error {
     let reason = match full {
-        Full::Rows => "the queue is full: no more inputs can wait",
-        Full::Bytes => "the queue is full: no more bytes of input can wait",
+        Exhausted::Rows => "the queue is full: no more inputs can wait",
+        Exhausted::Bytes => "the queue is full: no more bytes of input can wait",
     };
     Error::Overloaded { reason: reason.into(), retry_after: forecast, forecast }
 }

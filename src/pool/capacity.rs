@@ -1,6 +1,6 @@
-//! Room in the queue: how many rows and bytes may wait or run at once.
+//! Capacity in the queue: how many rows and bytes may wait or run at once.
 //!
-//! Invariant: what is taken is held by a [`Place`], and a dropped place gives all of it back, on
+//! Invariant: what is taken is held by a [`CapacityPermit`], and a dropped place gives all of it back, on
 //! every path that a request can leave by.
 
 use std::sync::{
@@ -10,14 +10,14 @@ use std::sync::{
 
 /// The room of a pool, or one model's share of it.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     rows: Gauge,
     bytes: Gauge,
 }
 
 /// What there is too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum Exhausted {
     Rows,
     Bytes,
 }
@@ -45,7 +45,7 @@ impl Gauge {
     }
 }
 
-impl Room {
+impl Capacity {
     /// Makes room for `rows` and `bytes`.
     pub(super) fn new(rows: usize, bytes: usize) -> Self {
         Self { rows: Gauge::new(rows), bytes: Gauge::new(bytes) }
@@ -57,13 +57,13 @@ impl Room {
         self.bytes.limit.store(bytes, Ordering::Relaxed);
     }
 
-    fn take(&self, rows: usize, bytes: usize) -> Result<(), Full> {
+    fn take(&self, rows: usize, bytes: usize) -> Result<(), Exhausted> {
         if !self.rows.take(rows) {
-            return Err(Full::Rows);
+            return Err(Exhausted::Rows);
         }
         if !self.bytes.take(bytes) {
             self.rows.give(rows);
-            return Err(Full::Bytes);
+            return Err(Exhausted::Bytes);
         }
         Ok(())
     }
@@ -81,23 +81,23 @@ impl Room {
 
 /// Rows and bytes taken of the pool's room and of one model's share. Given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
-    pool: Arc<Room>,
-    share: Arc<Room>,
+pub(super) struct CapacityPermit {
+    pool: Arc<Capacity>,
+    share: Arc<Capacity>,
     rows: usize,
     bytes: usize,
 }
 
-impl Place {
+impl CapacityPermit {
     /// Takes one row and `bytes` of both rooms, or of neither.
-    pub(super) fn take(pool: &Arc<Room>, share: &Arc<Room>, bytes: usize) -> Result<Self, Full> {
+    pub(super) fn take(pool: &Arc<Capacity>, share: &Arc<Capacity>, bytes: usize) -> Result<Self, Exhausted> {
         let mut place = Self { pool: Arc::clone(pool), share: Arc::clone(share), rows: 0, bytes: 0 };
         place.grow(1, bytes)?;
         Ok(place)
     }
 
     /// Takes more, all or nothing.
-    pub(super) fn grow(&mut self, rows: usize, bytes: usize) -> Result<(), Full> {
+    pub(super) fn grow(&mut self, rows: usize, bytes: usize) -> Result<(), Exhausted> {
         self.share.take(rows, bytes)?;
         if let Err(full) = self.pool.take(rows, bytes) {
             self.share.give(rows, bytes);
@@ -137,7 +137,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for CapacityPermit {
     fn drop(&mut self) {
         self.share.give(self.rows, self.bytes);
         self.pool.give(self.rows, self.bytes);
@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn a_refused_place_leaves_nothing_taken() {
-        let (pool, share) = (Arc::new(Room::new(2, 100)), Arc::new(Room::new(8, 1000)));
-        let mut first = Place::take(&pool, &share, 60).unwrap();
-        assert_eq!(Place::take(&pool, &share, 60).unwrap_err(), Full::Bytes);
-        assert_eq!(first.grow(2, 0).unwrap_err(), Full::Rows);
-        assert_eq!(first.grow(1, usize::MAX).unwrap_err(), Full::Bytes);
+        let (pool, share) = (Arc::new(Capacity::new(2, 100)), Arc::new(Capacity::new(8, 1000)));
+        let mut first = CapacityPermit::take(&pool, &share, 60).unwrap();
+        assert_eq!(CapacityPermit::take(&pool, &share, 60).unwrap_err(), Exhausted::Bytes);
+        assert_eq!(first.grow(2, 0).unwrap_err(), Exhausted::Rows);
+        assert_eq!(first.grow(1, usize::MAX).unwrap_err(), Exhausted::Bytes);
         assert_eq!((pool.taken(), share.taken()), ((1, 60), (1, 60)));
         drop(first);
         assert_eq!((pool.taken(), share.taken()), ((0, 0), (0, 0)));
@@ -162,9 +162,9 @@ mod tests {
 
     #[test]
     fn what_is_split_off_is_given_back_by_its_own_owner() {
-        let room = Arc::new(Room::new(4, 100));
-        let share = Arc::new(Room::new(4, 100));
-        let mut whole = Place::take(&room, &share, 50).unwrap();
+        let room = Arc::new(Capacity::new(4, 100));
+        let share = Arc::new(Capacity::new(4, 100));
+        let mut whole = CapacityPermit::take(&room, &share, 50).unwrap();
         whole.grow(1, 0).unwrap();
         let part = whole.split_off(30);
         drop(whole);
