@@ -21,7 +21,7 @@ use crate::{
     metrics::Cost,
     pool::{
         Answered, Loaded,
-        job::{self, Caller, Job, Matter, Prepare, Queued, Row},
+        job::{self, Caller, Job, Payload, Prepare, Queued, Row},
         meter::{Meter, Spent},
         model::{Model, Waiting},
         sessions::Sessions,
@@ -47,18 +47,18 @@ pub(super) fn prepare_ahead(batch: Batch) -> Done<Job> {
     let Batch { model, jobs } = batch;
     let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
     let mut meter = Meter::start();
-    for Entry { params, payload: Job { matter, caller, waiting } } in jobs {
-        match prepare(matter, caller, params.workload, &model) {
+    for Entry { params, payload: Job { payload, caller, waiting } } in jobs {
+        match prepare(payload, caller, params.workload, &model) {
             Some((row, caller)) => {
                 let params = SchedParams { shape: Shape::Prepared(row.bucket), ..params };
-                rows.push(Entry { params, payload: Job { matter: Matter::Row(row), caller, waiting } });
+                rows.push(Entry { params, payload: Job { payload: Payload::Row(row), caller, waiting } });
             }
             None => ended.push(params),
         }
     }
     let spent = meter.lap();
     for job in &mut rows {
-        if let Matter::Row(row) = &mut job.payload.matter {
+        if let Payload::Row(row) = &mut job.payload.payload {
             row.prepare.charge(&spent);
         }
     }
@@ -130,11 +130,11 @@ fn ready(model: &Model, job: Queued, report: &mut Report) -> Option<Ready> {
         job::end(job);
         return None;
     }
-    let Entry { params, payload: Job { matter, caller, waiting } } = job;
+    let Entry { params, payload: Job { payload, caller, waiting } } = job;
     let queue = params.queued.elapsed();
     drop::<Waiting>(waiting);
-    let ahead = matches!(matter, Matter::Row(_));
-    let (row, caller) = prepare(matter, caller, params.workload, model)?;
+    let ahead = matches!(payload, Payload::Row(_));
+    let (row, caller) = prepare(payload, caller, params.workload, model)?;
     if ahead {
         // The batch took that time as well, only earlier.
         report.wall += row.prepare.wall.as_secs_f64();
@@ -144,10 +144,10 @@ fn ready(model: &Model, job: Queued, report: &mut Report) -> Option<Ready> {
 }
 
 /// Prepares a row where that was not done ahead; answers the caller where it cannot be.
-fn prepare(matter: Matter, caller: Caller, workload: Workload, model: &Model) -> Option<(Row, Caller)> {
-    let input = match matter {
-        Matter::Row(row) => return Some((row, caller)),
-        Matter::Input(input) => input,
+fn prepare(payload: Payload, caller: Caller, workload: Workload, model: &Model) -> Option<(Row, Caller)> {
+    let input = match payload {
+        Payload::Row(row) => return Some((row, caller)),
+        Payload::Input(input) => input,
     };
     let loaded = model.loaded().filter(|_| !caller.is_gone())?;
     let step = input.step.clone();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lepton_scheduler::entry::{Entry, Payload};
+use lepton_scheduler::entry::{Cancellable, Entry};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -23,14 +23,14 @@ pub(super) type Queued = Entry<Job>;
 
 /// One input on its way to a worker.
 pub(super) struct Job {
-    pub(super) matter: Matter,
+    pub(super) payload: Payload,
     pub(super) caller: Caller,
     /// Counts the row as waiting until a worker runs it or its caller has gone.
     pub(super) waiting: Waiting,
 }
 
 /// What is to be run.
-pub(super) enum Matter {
+pub(super) enum Payload {
     /// As it came.
     Input(Input),
     /// Ready to run.
@@ -81,7 +81,7 @@ pub(super) struct Caller {
     pub(super) trial: Option<Trial>,
 }
 
-impl Payload for Job {
+impl Cancellable for Job {
     fn is_cancelled(&self) -> bool {
         self.caller.is_gone()
     }
@@ -93,9 +93,9 @@ pub(super) fn end(queued: Queued) {
         queued.payload.waiting.model().metrics().promise_broken();
     }
     let deadline = queued.params.deadline;
-    let Job { matter, caller, .. } = queued.payload;
+    let Job { payload, caller, .. } = queued.payload;
     // Memory first: the room says how much of it is alive at most.
-    drop(matter);
+    drop(payload);
     if !caller.is_gone() {
         caller.answer(Err(Error::DeadlineExceeded { deadline }));
     }

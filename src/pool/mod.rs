@@ -7,22 +7,22 @@
 //! In reading order: `registry` knows the models; `reservation` is a request's way through, `model` what it asks, `capacity` the
 //! room that it takes; `shared` and its `work_queue` hold the `job`s that wait, in the scheduler's queue
 //! (`lepton_scheduler`, which decides what runs and what can be promised, from a model's `costs`); `worker` runs, with
-//! `sessions`, a `batch` at a time, after `warm_up`; `bell` wakes it, and it is `tidy` when it has nothing to do.
+//! `sessions`, a `batch` at a time, after `warm_up`; `notifier` wakes it, and `idle_trim` gives memory back when it has nothing to do.
 
 mod batch;
-mod bell;
 mod capacity;
 mod costs;
+mod idle_trim;
 mod job;
 mod meter;
 mod model;
+mod notifier;
 mod registry;
 mod reservation;
 mod sessions;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod tidy;
 mod warm_up;
 mod work_queue;
 mod worker;
@@ -40,8 +40,8 @@ pub use lepton_scheduler::{
 };
 
 pub use self::{
-    bell::{before_parking, end_round},
     model::{Model, ModelInfo, State},
+    notifier::{before_parking, end_round},
     registry::LoadError,
     reservation::{Claim, Reply, Reservation},
     warm_up::{Survey, survey},

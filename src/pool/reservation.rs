@@ -26,11 +26,11 @@ use crate::{
     manifest::Balance,
     pool::{
         Answered,
-        bell::Deferred,
         capacity::{CapacityPermit, Exhausted},
         costs::Trial,
-        job::{Caller, Job, Matter, Queued},
+        job::{Caller, Job, Payload, Queued},
         model::{Model, RETRY_LOADING, Waiting},
+        notifier::DeferredNotification,
         shared::{Entry, NotQueued, Shared},
     },
     tasks::{Input, RequestSize, ShapeClass, Workload},
@@ -223,7 +223,7 @@ impl Reservation {
                     // The first tells what the others cost.
                     trial: trial.take(),
                 };
-                let payload = Job { matter: Matter::Input(input), caller, waiting: Waiting::start(model) };
+                let payload = Job { payload: Payload::Input(input), caller, waiting: Waiting::start(model) };
                 entry::Entry { params, payload }
             };
             inputs.into_iter().zip(charges).map(job).collect::<Vec<Queued>>()
@@ -326,7 +326,7 @@ fn queue_full(full: Exhausted, forecast: Duration) -> Error {
 pub struct Reply {
     receiver: oneshot::Receiver<Result<Answered, Error>>,
     /// The notification of workers, where it was left to the end of the thread's round.
-    deferred: Option<Deferred>,
+    deferred: Option<DeferredNotification>,
     was_polled: bool,
 }
 

@@ -21,11 +21,11 @@ use crate::{
     manifest::ModelId,
     pool::{
         LoadModel, Loaded,
-        bell::{Bell, Deferred},
         capacity::Capacity,
         costs::{ModelCosts, Trial},
         job::{self, Job, Queued},
         model::{self, Model, State},
+        notifier::{DeferredNotification, WorkerNotifier},
         registry::Registry,
         work_queue::{Assignment, BackgroundTask, WorkQueue},
     },
@@ -35,7 +35,7 @@ use crate::{
 pub(super) struct Shared {
     queue: Mutex<WorkQueue>,
     /// Rung when there is work, and when there will be none.
-    bell: Bell,
+    notifier: WorkerNotifier,
     room: Arc<Capacity>,
     registry: Registry,
     /// TimeReservation by who loads a model while others are served.
@@ -66,7 +66,7 @@ impl Shared {
     pub(super) fn new(workers: usize, policy: Arc<dyn Policy>, rows: usize, bytes: usize) -> Self {
         Self {
             queue: Mutex::new(WorkQueue::new(workers.max(1), policy)),
-            bell: Bell::default(),
+            notifier: WorkerNotifier::default(),
             room: Arc::new(Capacity::new(rows, bytes)),
             registry: Registry::new(rows, bytes),
             loading: Mutex::new(()),
@@ -97,7 +97,7 @@ impl Shared {
         let was_loaded = loaded.is_some();
         let ended = self.queue().remove(lane, loaded);
         drop(ended);
-        self.bell.ring_now(usize::MAX);
+        self.notifier.notify_now(usize::MAX);
         self.announce();
         if was_loaded {
             tracing::info!(model = %id.name, version = %id.version, "unloaded");
@@ -111,7 +111,7 @@ impl Shared {
     /// Sets how many workers there are meant to be; those beyond leave.
     pub(super) fn set_workers(&self, workers: usize) {
         self.queue().jobs.set_workers(workers);
-        self.bell.ring_now(usize::MAX);
+        self.notifier.notify_now(usize::MAX);
     }
 
     pub(super) fn progress(&self) -> watch::Receiver<()> {
@@ -164,7 +164,7 @@ impl Shared {
         &self,
         entry: Entry,
         jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Queued>,
-    ) -> Result<Option<Deferred>, NotQueued> {
+    ) -> Result<Option<DeferredNotification>, NotQueued> {
         let Entry { lane, costs, asks, class, held } = entry;
         let mut queue = self.queue();
         if let Some(held) = held {
@@ -188,7 +188,7 @@ impl Shared {
         let idle = queue.jobs.idle();
         drop(queue);
         drop(left);
-        Ok(if idle > 0 { self.bell.ring(n_jobs) } else { None })
+        Ok(if idle > 0 { self.notifier.notify(n_jobs) } else { None })
     }
 
     /// Has a worker load a model before it serves anybody; returns false where the pool is closing.
@@ -199,7 +199,7 @@ impl Shared {
             queue.push_urgent(BackgroundTask::Load { model: Arc::downgrade(model), load });
         }
         drop(queue);
-        self.bell.ring_now(1);
+        self.notifier.notify_now(1);
         is_open
     }
 
@@ -208,7 +208,7 @@ impl Shared {
         let mut queue = self.queue();
         tasks.for_each(|task| queue.push_idle(task));
         drop(queue);
-        self.bell.ring_now(usize::MAX);
+        self.notifier.notify_now(usize::MAX);
     }
 
     /// Has a row of `model` measured again, where nothing else is to be done: what it is said to cost
@@ -220,7 +220,7 @@ impl Shared {
         if nothing_to_do && model.may_measure_again(Instant::now()) {
             queue.push_idle(BackgroundTask::Measure { model: Arc::downgrade(model), sample, rows: 1 });
             drop(queue);
-            self.bell.ring_now(1);
+            self.notifier.notify_now(1);
         }
     }
 
@@ -261,7 +261,7 @@ impl Shared {
         }
         let tasks = self.queue().close();
         drop(tasks);
-        self.bell.ring_now(usize::MAX);
+        self.notifier.notify_now(usize::MAX);
         self.announce();
     }
 
@@ -296,14 +296,14 @@ impl Shared {
                 Assignment::Leave => {
                     drop(queue);
                     // Whoever is woken for work that this worker leaves behind takes it.
-                    self.bell.ring_now(1);
+                    self.notifier.notify_now(1);
                     return None;
                 }
                 Assignment::Rest(None) if due.is_some_and(|due| due <= now) => return Some(assignment),
                 Assignment::Rest(until) => queue = self.rest(queue, until.or(due)),
                 assignment => {
                     if queue.jobs.idle() > 0 && !queue.jobs.is_empty() {
-                        self.bell.ring_now(1);
+                        self.notifier.notify_now(1);
                     }
                     return Some(assignment);
                 }
@@ -318,7 +318,7 @@ impl Shared {
         until: Option<Instant>,
     ) -> MutexGuard<'q, WorkQueue> {
         queue.jobs.rests(Rests::Begin);
-        let mut queue = self.bell.wait(queue, until);
+        let mut queue = self.notifier.wait(queue, until);
         queue.jobs.rests(Rests::End);
         queue
     }

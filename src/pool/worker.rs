@@ -17,12 +17,12 @@ use crate::{
     allocator::{self, GiveBack},
     pool::{
         LoadModel, batch,
+        idle_trim::IdleTrim,
         meter::Meter,
         model::{self, Model},
         registry::Others,
         sessions::Sessions,
         shared::Shared,
-        tidy::Tidy,
         warm_up,
         work_queue::{Assignment, BackgroundTask, Gone},
     },
@@ -128,14 +128,14 @@ pub fn on_a_worker<T: Send>(
 fn work(worker: usize, shared: &Shared) {
     step_back();
     let (mut sessions, mut seen) = (Sessions::default(), 0);
-    let (mut done, mut shift, mut tidy) = (Done::Nothing, Meter::start(), Tidy::default());
+    let (mut done, mut shift, mut trim) = (Done::Nothing, Meter::start(), IdleTrim::default());
     loop {
-        let next = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), tidy.due(), &mut seen);
+        let next = shared.next(worker, std::mem::replace(&mut done, Done::Nothing), trim.due(), &mut seen);
         let Some(assignment) = next else { return };
         match assignment {
             Assignment::Run(batch) => {
                 done = Done::Ran(batch::run(batch, &mut sessions, &mut shift));
-                tidy.worked(Instant::now());
+                trim.worked(Instant::now());
                 continue;
             }
             Assignment::Prepare(batch) => done = batch::prepare_ahead(batch),
@@ -154,7 +154,7 @@ fn work(worker: usize, shared: &Shared) {
                 allocator::give_back(GiveBack::All);
             }
             Assignment::Rest(_) => {
-                if tidy.is_due(Instant::now()) {
+                if trim.is_due(Instant::now()) {
                     allocator::give_back(GiveBack::Old);
                 }
                 // No run pays for it.
@@ -163,7 +163,7 @@ fn work(worker: usize, shared: &Shared) {
             }
             Assignment::Leave => {}
         }
-        tidy.worked(Instant::now());
+        trim.worked(Instant::now());
         shift = Meter::start();
     }
 }

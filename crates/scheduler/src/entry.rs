@@ -92,7 +92,7 @@ impl SchedParams {
 }
 
 /// What is queued, beside what the scheduler knows of it.
-pub trait Payload {
+pub trait Cancellable {
     /// Returns whether nobody waits for the answer any more.
     fn is_cancelled(&self) -> bool;
 }
@@ -104,7 +104,7 @@ pub struct Entry<J> {
     pub payload: J,
 }
 
-impl<J: Payload> Entry<J> {
+impl<J: Cancellable> Entry<J> {
     /// When the answer is due.
     pub fn due(&self) -> Instant {
         self.params.due()

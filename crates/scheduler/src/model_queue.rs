@@ -10,7 +10,7 @@ use crate::{
     balance::Balance,
     charge::DEAR,
     cost::CostModel,
-    entry::{Entry, Payload, SchedParams, Shape},
+    entry::{Cancellable, Entry, SchedParams, Shape},
     ledger::Turn,
     policy::{BucketView, Class},
 };
@@ -58,7 +58,7 @@ struct Bucket<J> {
     arrivals: Arrivals,
 }
 
-impl<J: Payload, C: CostModel> ModelQueue<J, C> {
+impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     /// Makes an empty queue.
     pub fn new(costs: C) -> Self {
         Self { costs, pending: [VecDeque::new(), VecDeque::new()], buckets: Vec::new(), n_rows: 0 }
@@ -287,7 +287,7 @@ pub enum PrepareAhead {
 }
 
 /// Inserts an entry in the order of deadlines.
-fn insert<J: Payload>(entries: &mut VecDeque<Entry<J>>, entry: Entry<J>) {
+fn insert<J: Cancellable>(entries: &mut VecDeque<Entry<J>>, entry: Entry<J>) {
     // Most are due after those before them: look from the back.
     let after = entries.iter().rposition(|other| other.due() <= entry.due()).map_or(0, |i| i + 1);
     entries.insert(after, entry);

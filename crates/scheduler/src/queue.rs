@@ -18,7 +18,7 @@ use crate::{
     balance::Balance,
     cost::CostModel,
     demand::{Ask, Burden, Forecast},
-    entry::{Entry, Payload, SchedParams},
+    entry::{Cancellable, Entry, SchedParams},
     ledger::{Ledger, Running, Turn},
     model_queue::{ModelQueue, Position, PrepareAhead, Which},
     policy::{self, BucketView, Class, Decision, Policy, View},
@@ -91,7 +91,7 @@ pub struct Queue<J, C> {
     positions: Vec<(Key, Position)>,
 }
 
-impl<J: Payload, C: CostModel> Queue<J, C> {
+impl<J: Cancellable, C: CostModel> Queue<J, C> {
     /// Makes an empty queue for no model.
     pub fn new(workers: usize, policy: Arc<dyn Policy>, now: Instant) -> Self {
         Self {

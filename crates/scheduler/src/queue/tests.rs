@@ -62,7 +62,7 @@ struct Named {
     is_cancelled: Rc<std::cell::Cell<bool>>,
 }
 
-impl Payload for Named {
+impl Cancellable for Named {
     fn is_cancelled(&self) -> bool {
         self.is_cancelled.get()
     }

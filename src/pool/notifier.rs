@@ -30,13 +30,13 @@ struct Round {
 
 /// Rings when it is dropped.
 struct PutOff {
-    bell: Bell,
+    notifier: WorkerNotifier,
     since: Instant,
 }
 
 impl Drop for PutOff {
     fn drop(&mut self) {
-        self.bell.notify_deferred();
+        self.notifier.notify_deferred();
     }
 }
 
@@ -54,9 +54,9 @@ pub fn end_round() {
 /// A notification that was deferred. Dropping it sends it, if nothing else has, from whichever thread: the task that
 /// queued the job holds it until its next poll.
 #[derive(Debug)]
-pub(super) struct Deferred(Bell);
+pub(super) struct DeferredNotification(WorkerNotifier);
 
-impl Drop for Deferred {
+impl Drop for DeferredNotification {
     fn drop(&mut self) {
         self.0.notify_deferred();
     }
@@ -64,7 +64,7 @@ impl Drop for Deferred {
 
 /// What workers wait for. Clones are of one bell.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bell(Arc<Signal>);
+pub(super) struct WorkerNotifier(Arc<Signal>);
 
 #[derive(Debug, Default)]
 struct Signal {
@@ -73,40 +73,42 @@ struct Signal {
     deferred: AtomicUsize,
 }
 
-impl Bell {
+impl WorkerNotifier {
     /// Wakes workers for this number of jobs, now or by the end of this thread's round. Whoever queued the jobs keeps
     /// what is returned until its next poll, for this thread may have others to serve for ever.
-    pub(super) fn ring(&self, n_jobs: usize) -> Option<Deferred> {
+    pub(super) fn notify(&self, n_jobs: usize) -> Option<DeferredNotification> {
         if !ROUND.with_borrow(|round| round.parks) {
-            self.ring_now(n_jobs);
+            self.notify_now(n_jobs);
             return None;
         }
         self.0.deferred.fetch_add(n_jobs, Ordering::AcqRel);
         let due = ROUND.with_borrow_mut(|round| match &round.put_off {
-            Some(put_off) if !Arc::ptr_eq(&put_off.bell.0, &self.0) => round.put_off.replace(self.put_off()),
+            Some(put_off) if !Arc::ptr_eq(&put_off.notifier.0, &self.0) => {
+                round.put_off.replace(self.put_off())
+            }
             Some(put_off) if put_off.since.elapsed() >= LONGEST => round.put_off.take(),
             Some(_) => None,
             None => round.put_off.replace(self.put_off()),
         });
         // Outside of the round: whoever is woken may run at once.
         drop(due);
-        (self.0.deferred.load(Ordering::Acquire) > 0).then(|| Deferred(self.clone()))
+        (self.0.deferred.load(Ordering::Acquire) > 0).then(|| DeferredNotification(self.clone()))
     }
 
     fn put_off(&self) -> PutOff {
-        PutOff { bell: self.clone(), since: Instant::now() }
+        PutOff { notifier: self.clone(), since: Instant::now() }
     }
 
     /// Notifies workers of all jobs for which that was deferred, by whichever thread.
     fn notify_deferred(&self) {
         match self.0.deferred.swap(0, Ordering::AcqRel) {
             0 => {}
-            n_jobs => self.ring_now(n_jobs),
+            n_jobs => self.notify_now(n_jobs),
         }
     }
 
     /// Wakes workers for so many jobs.
-    pub(super) fn ring_now(&self, n_jobs: usize) {
+    pub(super) fn notify_now(&self, n_jobs: usize) {
         match n_jobs {
             1 => self.0.condvar.notify_one(),
             _ => self.0.condvar.notify_all(),
@@ -141,14 +143,18 @@ mod tests {
 
     /// A worker that counts how often it is woken, and a way to wait until it sleeps.
     struct Sleeper {
-        bell: Bell,
+        notifier: WorkerNotifier,
         queued: Mutex<usize>,
         woken: AtomicUsize,
     }
 
     impl Sleeper {
         fn new() -> Arc<Self> {
-            Arc::new(Self { bell: Bell::default(), queued: Mutex::new(0), woken: AtomicUsize::new(0) })
+            Arc::new(Self {
+                notifier: WorkerNotifier::default(),
+                queued: Mutex::new(0),
+                woken: AtomicUsize::new(0),
+            })
         }
 
         /// Takes `n` jobs, then ends.
@@ -157,7 +163,7 @@ mod tests {
             let work = move || {
                 let mut queued = sleeper.queued.lock().unwrap();
                 while *queued < n {
-                    queued = sleeper.bell.wait(queued, None);
+                    queued = sleeper.notifier.wait(queued, None);
                     sleeper.woken.fetch_add(1, Ordering::Relaxed);
                 }
             };
@@ -165,9 +171,9 @@ mod tests {
         }
 
         #[must_use]
-        fn queue(&self) -> Option<Deferred> {
+        fn queue(&self) -> Option<DeferredNotification> {
             *self.queued.lock().unwrap() += 1;
-            self.bell.ring(1)
+            self.notifier.notify(1)
         }
 
         /// Queues as a caller does that is never polled again.

@@ -11,12 +11,12 @@ const AFTER: Duration = Duration::from_millis(1050);
 
 /// When one worker next has memory go back.
 #[derive(Debug, Default)]
-pub(super) struct Tidy {
+pub(super) struct IdleTrim {
     last_work: Option<Instant>,
     due: Option<Instant>,
 }
 
-impl Tidy {
+impl IdleTrim {
     /// Takes in that the worker has worked until `now`.
     pub(super) fn worked(&mut self, now: Instant) {
         self.last_work = Some(now);
@@ -46,18 +46,18 @@ mod tests {
 
     #[test]
     fn memory_goes_back_once_a_second_and_once_after_the_last_work() {
-        let (mut tidy, epoch) = (Tidy::default(), Instant::now());
-        assert!(!tidy.is_due(epoch) && tidy.due().is_none(), "nothing was freed");
+        let (mut trim, epoch) = (IdleTrim::default(), Instant::now());
+        assert!(!trim.is_due(epoch) && trim.due().is_none(), "nothing was freed");
         let mut times = Vec::new();
         for ms in 0..5000 {
             let now = epoch + ms * MS;
             if ms <= 2500 && ms % 10 == 0 {
-                tidy.worked(now);
-            } else if tidy.is_due(now) {
+                trim.worked(now);
+            } else if trim.is_due(now) {
                 times.push(ms);
             }
         }
         assert_eq!(times, [1051, 2101, 3150, 3550]);
-        assert_eq!(tidy.due(), None, "nobody is woken for nothing");
+        assert_eq!(trim.due(), None, "nobody is woken for nothing");
     }
 }
