@@ -6,7 +6,7 @@ use std::{
 };
 
 use lepton::manifest::Balance;
-use lepton_scheduler::policy::{BucketView, Decision, MeasuredPolicy, Policy, View, earliest_deadline};
+use lepton_scheduler::policy::{Decision, GroupView, MeasuredPolicy, Policy, View, earliest_deadline};
 
 /// How batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,13 @@ struct Other(Rule);
 
 impl Policy for Other {
     fn decide(&self, view: &View) -> Decision {
-        let linger = |bucket: &BucketView| -> Option<Instant> {
+        let linger = |group: &GroupView| -> Option<Instant> {
             let Rule::Window { rows, wait } = self.0 else { return None };
-            let until = bucket.since + wait;
-            (bucket.queued < rows.min(bucket.max_rows) && until > view.now).then_some(until)
+            let until = group.since + wait;
+            (group.queued < rows.min(group.max_rows) && until > view.now).then_some(until)
         };
-        let rows = |bucket: &BucketView| {
-            let most = bucket.queued.min(bucket.max_rows.max(1));
+        let rows = |group: &GroupView| {
+            let most = group.queued.min(group.max_rows.max(1));
             match self.0 {
                 Rule::Single => 1,
                 Rule::Window { rows, .. } => most.min(rows.max(1)),

@@ -160,7 +160,7 @@ fn kernels(uses: &[KernelUse]) -> impl Iterator<Item = String> {
 /// CPU time of the network per row in its best runs, for the cheapest and the dearest shape.
 fn range(survey: &Survey) -> String {
     let best = |best: &Best| {
-        let of = |cell: &&Measured| cell.bucket == best.bucket && cell.rows == best.rows;
+        let of = |cell: &&Measured| cell.shape_class == best.shape_class && cell.rows == best.rows;
         survey.measured.iter().find(of).map(|cell| cell.seconds_per_row)
     };
     let costs: Vec<f64> = survey.best.iter().filter_map(best).collect();
@@ -186,11 +186,14 @@ fn costs(survey: &Survey) -> Vec<String> {
     ];
     for best in &survey.best {
         let cell = |rows: &usize| {
-            let found = survey.measured.iter().find(|cell| cell.bucket == best.bucket && cell.rows == *rows);
+            let found = survey
+                .measured
+                .iter()
+                .find(|cell| cell.shape_class == best.shape_class && cell.rows == *rows);
             found.map_or_else(|| format!("{:>8}", "-"), |cell| format!("{:>8.3}", cell.seconds_per_row * 1e3))
         };
         let cells: String = grid.iter().map(cell).collect();
-        lines.push(format!("{:>8}{cells}{:>8}", best.bucket, best.rows));
+        lines.push(format!("{:>8}{cells}{:>8}", best.shape_class, best.rows));
     }
     lines
 }
@@ -292,15 +295,15 @@ mod tests {
 
     #[test]
     fn costs_stand_by_shape_and_rows() {
-        let cell = |bucket, rows, ms: f64| Measured {
-            bucket,
+        let cell = |shape_class, rows, ms: f64| Measured {
+            shape_class,
             rows,
             seconds_per_row: ms / 1e3,
             p95_seconds_per_row: ms / 1e3,
             runs: 3,
         };
         let measured = vec![cell(9, 1, 0.07), cell(9, 4, 0.05), cell(256, 1, 1.3)];
-        let best = vec![Best { bucket: 9, rows: 4 }, Best { bucket: 256, rows: 1 }];
+        let best = vec![Best { shape_class: 9, rows: 4 }, Best { shape_class: 256, rows: 1 }];
         let survey = Survey { measured, best };
         assert_eq!(range(&survey), "0.050 ms to 1.30 ms");
         insta::assert_snapshot!(costs(&survey).join("\n"), @r"
@@ -309,7 +312,7 @@ mod tests {
                9   0.070   0.050       4
              256   1.300       -       1
         ");
-        let alone = Survey { measured: vec![cell(0, 1, 2.0)], best: vec![Best { bucket: 0, rows: 1 }] };
+        let alone = Survey { measured: vec![cell(0, 1, 2.0)], best: vec![Best { shape_class: 0, rows: 1 }] };
         assert_eq!((range(&alone), costs(&alone).len()), ("2.00 ms".to_owned(), 0));
     }
 

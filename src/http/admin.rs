@@ -341,7 +341,7 @@ struct BestBody {
 
 impl BatchBody {
     fn of(model: &Model) -> Self {
-        let best = |best: Best| BestBody { shape: best.bucket, rows: best.rows };
+        let best = |best: Best| BestBody { shape: best.shape_class, rows: best.rows };
         let best = model.best().into_iter().map(best).collect();
         let (max_rows, balance) = (model.max_rows(), model.balance());
         Self { max_rows, balance, cpu_ms_around_run: ms(model.around()), best }
@@ -361,7 +361,7 @@ struct CostBody {
 impl CostBody {
     fn of(measured: &Measured) -> Self {
         Self {
-            shape: measured.bucket,
+            shape: measured.shape_class,
             rows: measured.rows,
             cpu_ms_per_row: ms(measured.seconds_per_row),
             p95_cpu_ms_per_row: ms(measured.p95_seconds_per_row),
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn a_cost_is_in_milliseconds_of_cpu() {
         let measured = Measured {
-            bucket: 34,
+            shape_class: 34,
             rows: 8,
             seconds_per_row: 0.001_234_567,
             p95_seconds_per_row: 0.002,

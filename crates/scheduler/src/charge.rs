@@ -31,14 +31,14 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Charges an input of that workload, whose row is of the shape `bucket`.
-    pub fn of(costs: &CostTable, bucket: usize, workload: Workload, now: Instant) -> Self {
+    /// Charges an input of that workload, whose row is of the shape `shape class`.
+    pub fn of(costs: &CostTable, shape_class: usize, workload: Workload, now: Instant) -> Self {
         let Estimate { seconds, evidence } = costs.handling.estimate(workload, now);
         Self {
             workload,
             handling: Duration::from_secs_f64(seconds),
             evidence,
-            network: Duration::from_secs_f64(costs.run(bucket, 1)),
+            network: Duration::from_secs_f64(costs.run(shape_class, 1)),
         }
     }
 

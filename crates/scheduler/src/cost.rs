@@ -47,7 +47,7 @@ const REVIEW: u32 = 4;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// Which shape: the task's own number for it.
-    pub bucket: usize,
+    pub shape_class: usize,
     /// Rows per run.
     pub rows: usize,
     /// Mean CPU time of the network per row, in seconds.
@@ -62,7 +62,7 @@ pub struct Measured {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Best {
     /// Which shape: the task's own number for it.
-    pub bucket: usize,
+    pub shape_class: usize,
     /// The smallest number of rows beyond which a batch gains nothing.
     pub rows: usize,
 }
@@ -151,7 +151,7 @@ impl CostTable {
             grid.push(max_rows);
         }
         let shape = |size: usize| Shape::new(size, grid.len(), true);
-        let shapes = shapes.into_iter().map(|(bucket, size)| (bucket, shape(size))).collect();
+        let shapes = shapes.into_iter().map(|(shape_class, size)| (shape_class, shape(size))).collect();
         Self { grid, shapes, handling: Handling::default(), preparing: None, around: None, clock: 0 }
     }
 
@@ -162,28 +162,28 @@ impl CostTable {
 
     /// Takes in a measurement that nobody waited for: the CPU time of a run of `rows` rows, where `rows`
     /// is in the grid.
-    pub fn measure(&mut self, bucket: usize, rows: usize, cpu: Duration) {
+    pub fn measure(&mut self, shape_class: usize, rows: usize, cpu: Duration) {
         let cpu = cpu.as_secs_f64();
         let Some(position) = self.grid.iter().position(|other| *other == rows) else { return };
-        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        let Some(shape) = self.shapes.get_mut(&shape_class) else { return };
         shape.cells[position] = Some(Cell { mean: cpu, p95: cpu, runs: 1 });
-        self.choose(bucket);
+        self.choose(shape_class);
     }
 
     /// Records a run that callers waited for, of `rows` rows of `size` numbers each: corrects the measured runs next to
     /// it by as much as it cost more or less than they said. A shape that was never seen is known from then on.
-    pub fn learn(&mut self, bucket: usize, size: usize, rows: usize, cpu: Duration) {
-        let (cpu, expected) = (cpu.as_secs_f64(), self.run(bucket, rows));
+    pub fn learn(&mut self, shape_class: usize, size: usize, rows: usize, cpu: Duration) {
+        let (cpu, expected) = (cpu.as_secs_f64(), self.run(shape_class, rows));
         if rows == 0 || cpu <= 0.0 {
             return;
         }
-        if !self.shapes.contains_key(&bucket) {
-            self.meet(bucket, size);
+        if !self.shapes.contains_key(&shape_class) {
+            self.meet(shape_class, size);
         }
         self.clock += 1;
         let above = self.grid.iter().position(|other| *other >= rows).unwrap_or(self.grid.len() - 1);
         let below = if self.grid[above] == rows { above } else { above.saturating_sub(1) };
-        let Some(shape) = self.shapes.get_mut(&bucket) else { return };
+        let Some(shape) = self.shapes.get_mut(&shape_class) else { return };
         shape.seen = self.clock;
         let was_measured = shape.is_measured();
         let ratio = if expected > 0.0 { (cpu / expected).clamp(1.0 / STRANGEST, STRANGEST) } else { 1.0 };
@@ -204,13 +204,13 @@ impl CostTable {
         }
         shape.runs = shape.runs.wrapping_add(1);
         if shape.runs % REVIEW == 0 {
-            self.choose(bucket);
+            self.choose(shape_class);
         }
     }
 
     /// Makes room for a shape that was not profiled, where there are too many in place of the one that has not been seen
     /// for longest.
-    fn meet(&mut self, bucket: usize, size: usize) {
+    fn meet(&mut self, shape_class: usize, size: usize) {
         let met = || self.shapes.iter().filter(|(_, shape)| !shape.is_profiled);
         if met().count() >= MOST_MET
             && let Some((oldest, _)) = met().min_by_key(|(_, shape)| shape.seen)
@@ -219,7 +219,7 @@ impl CostTable {
             self.shapes.remove(&oldest);
         }
         let shape = Shape::new(size, self.grid.len(), false);
-        self.shapes.insert(bucket, shape);
+        self.shapes.insert(shape_class, shape);
     }
 
     /// Learns what preparing one input took, whatever its size.
@@ -238,9 +238,9 @@ impl CostTable {
     }
 
     /// CPU seconds that a run of `rows` rows is likely to take; 0 before anything was measured.
-    pub fn run(&self, bucket: usize, rows: usize) -> f64 {
+    pub fn run(&self, shape_class: usize, rows: usize) -> f64 {
         let measured = self.shapes.values().filter(|shape| shape.is_measured());
-        let (shape, scale) = match self.shapes.get(&bucket) {
+        let (shape, scale) = match self.shapes.get(&shape_class) {
             Some(shape) if shape.is_measured() => (shape, 1.0),
             // The nearest shape that was measured, in proportion: what networks cost grows with the row.
             Some(Shape { size, .. }) => match measured.min_by_key(|shape| shape.size.abs_diff(*size)) {
@@ -261,41 +261,41 @@ impl CostTable {
         self.shapes.values().any(|shape| shape.best > 1)
     }
 
-    /// What the policy needs to know of a bucket; `stretch` is wall seconds for a CPU second.
-    pub fn curve(&self, bucket: usize, stretch: f64) -> Curve {
-        let best = self.shapes.get(&bucket).map_or(1, |shape| shape.next(&self.grid));
-        let cpu = |rows| self.run(bucket, rows) + self.around();
+    /// What the policy needs to know of a shape class; `stretch` is wall seconds for a CPU second.
+    pub fn curve(&self, shape_class: usize, stretch: f64) -> Curve {
+        let best = self.shapes.get(&shape_class).map_or(1, |shape| shape.next(&self.grid));
+        let cpu = |rows| self.run(shape_class, rows) + self.around();
         let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
         let one = wall(1);
         Curve { best, one, full: if best == 1 { one } else { wall(best) } }
     }
 
-    /// Finds the best number of rows of a bucket anew, and of its neighbours, who gain alike.
-    fn choose(&mut self, bucket: usize) {
-        let near: Vec<usize> = self.neighbours(bucket).map(|(bucket, _)| bucket).collect();
-        for bucket in near {
-            let best = self.find_best(bucket);
-            if let Some(shape) = self.shapes.get_mut(&bucket) {
+    /// Finds the best number of rows of a shape class anew, and of its neighbours, who gain alike.
+    fn choose(&mut self, shape_class: usize) {
+        let near: Vec<usize> = self.neighbours(shape_class).map(|(shape_class, _)| shape_class).collect();
+        for shape_class in near {
+            let best = self.find_best(shape_class);
+            if let Some(shape) = self.shapes.get_mut(&shape_class) {
                 shape.best = best;
             }
         }
     }
 
     /// A shape, and those next to it in size.
-    fn neighbours(&self, bucket: usize) -> impl Iterator<Item = (usize, &Shape)> + Clone {
-        let own = self.shapes.get(&bucket).map_or(0, |shape| shape.size);
-        let key = move |(bucket, shape): &(&usize, &Shape)| (shape.size, **bucket);
-        let below = self.shapes.iter().filter(move |of| key(of) < (own, bucket)).max_by_key(key);
-        let above = self.shapes.iter().filter(move |of| key(of) > (own, bucket)).min_by_key(key);
-        let own = self.shapes.get_key_value(&bucket);
-        [below, own, above].into_iter().flatten().map(|(bucket, shape)| (*bucket, shape))
+    fn neighbours(&self, shape_class: usize) -> impl Iterator<Item = (usize, &Shape)> + Clone {
+        let own = self.shapes.get(&shape_class).map_or(0, |shape| shape.size);
+        let key = move |(shape_class, shape): &(&usize, &Shape)| (shape.size, **shape_class);
+        let below = self.shapes.iter().filter(move |of| key(of) < (own, shape_class)).max_by_key(key);
+        let above = self.shapes.iter().filter(move |of| key(of) > (own, shape_class)).min_by_key(key);
+        let own = self.shapes.get_key_value(&shape_class);
+        [below, own, above].into_iter().flatten().map(|(shape_class, shape)| (*shape_class, shape))
     }
 
     /// The smallest number of rows that has what a batch gains, of all that a row costs: the network, its part
     /// of what is around a run, preparing. Answering is left out: next to nothing, and not measured in CPU time.
-    fn find_best(&self, bucket: usize) -> usize {
-        let Some(one) = self.shapes.get(&bucket).and_then(|shape| shape.cells[0]) else { return 1 };
-        let network: Vec<(usize, f64)> = self.network(bucket).collect();
+    fn find_best(&self, shape_class: usize) -> usize {
+        let Some(one) = self.shapes.get(&shape_class).and_then(|shape| shape.cells[0]) else { return 1 };
+        let network: Vec<(usize, f64)> = self.network(shape_class).collect();
         let least = network.iter().map(|(_, ratio)| *ratio).fold(f64::INFINITY, f64::min);
         let (around, preparing) = (self.around(), self.preparing.unwrap_or_default());
         let costs = || {
@@ -315,8 +315,8 @@ impl CostTable {
     /// What the network takes for a row of a batch against a row alone, for each number of rows that was
     /// measured: the mean over the shape and its neighbours, so that one measurement that something disturbed
     /// decides nothing.
-    fn network(&self, bucket: usize) -> impl Iterator<Item = (usize, f64)> {
-        let (near, own) = (self.neighbours(bucket), self.shapes.get(&bucket));
+    fn network(&self, shape_class: usize) -> impl Iterator<Item = (usize, f64)> {
+        let (near, own) = (self.neighbours(shape_class), self.shapes.get(&shape_class));
         let measured = move |position: &usize| own.is_some_and(|shape| shape.cells[*position].is_some());
         (0..self.grid.len()).filter(measured).filter_map(move |position| {
             let rows = self.grid[position];
@@ -332,11 +332,11 @@ impl CostTable {
 
     /// One entry per shape and number of rows that was measured.
     pub fn measured(&self) -> Vec<Measured> {
-        let of_shape = |(bucket, shape): (&usize, &Shape)| {
-            let bucket = *bucket;
+        let of_shape = |(shape_class, shape): (&usize, &Shape)| {
+            let shape_class = *shape_class;
             let of_cell = move |(rows, cell): (&usize, &Option<Cell>)| {
                 cell.map(|cell| Measured {
-                    bucket,
+                    shape_class,
                     rows: *rows,
                     seconds_per_row: cell.mean / *rows as f64,
                     p95_seconds_per_row: cell.p95 / *rows as f64,
@@ -351,7 +351,7 @@ impl CostTable {
     /// The best number of rows for each shape that was measured.
     pub fn bests(&self) -> Vec<Best> {
         let measured = self.shapes.iter().filter(|(_, shape)| shape.is_measured());
-        measured.map(|(bucket, shape)| Best { bucket: *bucket, rows: shape.best }).collect()
+        measured.map(|(shape_class, shape)| Best { shape_class: *shape_class, rows: shape.best }).collect()
     }
 }
 

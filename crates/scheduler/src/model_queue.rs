@@ -12,7 +12,7 @@ use crate::{
     cost::CostModel,
     entry::{Cancellable, Entry, SchedParams, Shape},
     ledger::Turn,
-    policy::{BucketView, Class},
+    policy::{Class, GroupView},
 };
 
 /// Rows that are prepared ahead of their runs, so that those of one shape find each other. More would
@@ -33,7 +33,7 @@ pub enum Which {
 /// Where the first of some rows waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
-    bucket: usize,
+    group: usize,
     from: usize,
 }
 
@@ -43,13 +43,13 @@ pub struct ModelQueue<J, C> {
     costs: C,
     /// Inputs that have to be prepared before anybody knows what they can share a run with, by class.
     pending: [VecDeque<Entry<J>>; 2],
-    buckets: Vec<Bucket<J>>,
+    groups: Vec<RowGroup<J>>,
     n_rows: usize,
 }
 
 /// Rows of one shape and class; those that are dear apart, for they may not have every worker.
 #[derive(Debug)]
-struct Bucket<J> {
+struct RowGroup<J> {
     number: usize,
     class: Class,
     is_dear: bool,
@@ -61,7 +61,7 @@ struct Bucket<J> {
 impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     /// Makes an empty queue.
     pub fn new(costs: C) -> Self {
-        Self { costs, pending: [VecDeque::new(), VecDeque::new()], buckets: Vec::new(), n_rows: 0 }
+        Self { costs, pending: [VecDeque::new(), VecDeque::new()], groups: Vec::new(), n_rows: 0 }
     }
 
     /// What rows of the model cost.
@@ -77,31 +77,31 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
             insert(&mut self.pending[params.class as usize], entry);
             return;
         }
-        let bucket = self.bucket(params);
-        bucket.arrivals.came(entry.params.queued);
-        insert(&mut bucket.entries, entry);
+        let group = self.group(params);
+        group.arrivals.came(entry.params.queued);
+        insert(&mut group.entries, entry);
         self.n_rows += 1;
     }
 
     /// Notes that a pending input runs as it came: who lingers may share a run with the next.
     pub fn passes(&mut self, params: &SchedParams) {
-        self.bucket(params).arrivals.came(params.queued);
+        self.group(params).arrivals.came(params.queued);
     }
 
-    /// The bucket of rows like this one.
-    fn bucket(&mut self, params: &SchedParams) -> &mut Bucket<J> {
+    /// The group of rows like this one.
+    fn group(&mut self, params: &SchedParams) -> &mut RowGroup<J> {
         let (number, class, is_dear) = (params.shape.number(), params.class, params.holds_long());
         let is_unknown = is_dear && params.is_unknown;
-        let same = |bucket: &Bucket<J>| {
-            let Bucket { number: other, class: of, .. } = bucket;
-            (*other, *of, bucket.is_dear, bucket.is_unknown) == (number, class, is_dear, is_unknown)
+        let same = |group: &RowGroup<J>| {
+            let RowGroup { number: other, class: of, .. } = group;
+            (*other, *of, group.is_dear, group.is_unknown) == (number, class, is_dear, is_unknown)
         };
-        let position = self.buckets.iter().position(same).unwrap_or_else(|| {
+        let position = self.groups.iter().position(same).unwrap_or_else(|| {
             let (entries, arrivals) = (VecDeque::new(), Arrivals::default());
-            self.buckets.push(Bucket { number, class, is_dear, is_unknown, entries, arrivals });
-            self.buckets.len() - 1
+            self.groups.push(RowGroup { number, class, is_dear, is_unknown, entries, arrivals });
+            self.groups.len() - 1
         });
-        &mut self.buckets[position]
+        &mut self.groups[position]
     }
 
     /// When the first pending input of `class` is due, where more rows may be prepared ahead. Those of a lower class that
@@ -157,11 +157,11 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
 
     /// When the first dear row that waits here is due.
     pub fn first_dear(&self) -> Option<Instant> {
-        let dear = self.buckets.iter().filter(|bucket| bucket.is_dear);
-        dear.filter_map(|bucket| bucket.entries.front().map(Entry::due)).min()
+        let dear = self.groups.iter().filter(|group| group.is_dear);
+        dear.filter_map(|group| group.entries.front().map(Entry::due)).min()
     }
 
-    /// The policy's view of each bucket in which rows wait that this turn may take, with the place of the first of
+    /// The policy's view of each group in which rows wait that this turn may take, with the place of the first of
     /// them. `slowdown` is wall seconds for a CPU second.
     pub fn views(
         &self,
@@ -169,54 +169,54 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
         turn: &Turn,
         now: Instant,
         slowdown: f64,
-    ) -> impl Iterator<Item = (Position, BucketView)> {
-        let is_known = move |bucket: &Bucket<J>| {
-            let front = bucket.entries.front();
+    ) -> impl Iterator<Item = (Position, GroupView)> {
+        let is_known = move |group: &RowGroup<J>| {
+            let front = group.entries.front();
             front.is_some_and(|entry| self.costs.is_measured(entry.params.workload, now))
         };
-        let may = move |bucket: &Bucket<J>| match (bucket.is_dear, bucket.is_unknown) {
-            (false, _) => !bucket.entries.is_empty(),
-            (true, false) => turn.takes_dear && !bucket.entries.is_empty(),
-            (true, true) => turn.takes_unknown || (turn.takes_dear && is_known(bucket)),
+        let may = move |group: &RowGroup<J>| match (group.is_dear, group.is_unknown) {
+            (false, _) => !group.entries.is_empty(),
+            (true, false) => turn.takes_dear && !group.entries.is_empty(),
+            (true, true) => turn.takes_unknown || (turn.takes_dear && is_known(group)),
         };
-        let waiting = self.buckets.iter().enumerate().filter(move |(_, bucket)| may(bucket));
-        waiting.filter_map(move |(bucket_idx, bucket)| {
+        let waiting = self.groups.iter().enumerate().filter(move |(_, group)| may(group));
+        waiting.filter_map(move |(group_idx, group)| {
             let from = match which {
                 Which::All => 0,
                 Which::NotYielding => {
-                    let mut some = bucket.entries.iter().take(LOOKED_THROUGH);
+                    let mut some = group.entries.iter().take(LOOKED_THROUGH);
                     some.position(|entry| !turn.yields(entry.params.request, entry.params.holds_long()))?
                 }
             };
-            let first = &bucket.entries.get(from)?.params;
-            let mut curve = self.costs.curve(bucket.number, slowdown);
+            let first = &group.entries.get(from)?.params;
+            let mut curve = self.costs.curve(group.number, slowdown);
             // Rows that take long to prepare wait for each other in a run; those of a slow network gain as others do.
-            let is_alone = bucket.is_dear && first.network <= DEAR;
+            let is_alone = group.is_dear && first.network <= DEAR;
             if is_alone {
                 (curve.best, curve.full) = (1, curve.one);
             }
             // Who lingers is asked only where a batch is not full, so there are few to ask.
-            let some = bucket.entries.range(from..).take(curve.best).map(|entry| &entry.params);
+            let some = group.entries.range(from..).take(curve.best).map(|entry| &entry.params);
             let balance = some.clone().map(|params| params.balance).min().unwrap_or(Balance::Fast);
             let since = some.map(|params| params.queued).min()?;
-            let view = BucketView {
-                queued: bucket.entries.len() - from,
-                class: bucket.class,
+            let view = GroupView {
+                queued: group.entries.len() - from,
+                class: group.class,
                 due: first.due(),
                 arrived: first.arrived,
                 since,
                 balance,
-                arriving: bucket.arrivals.expected(),
+                arriving: group.arrivals.expected(),
                 curve,
                 max_rows: if is_alone { 1 } else { self.costs.max_rows() },
             };
-            Some((Position { bucket: bucket_idx, from }, view))
+            Some((Position { group: group_idx, from }, view))
         })
     }
 
     /// The first `rows` entries from `position` on.
     pub fn entries(&self, position: Position, rows: usize) -> impl Iterator<Item = &Entry<J>> {
-        self.buckets[position.bucket].entries.range(position.from..).take(rows)
+        self.groups[position.group].entries.range(position.from..).take(rows)
     }
 
     /// Takes the first `rows` entries from `position` on; those whose callers have gone go to `ended`.
@@ -228,20 +228,20 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
         ended: &mut Vec<Entry<J>>,
     ) -> Vec<Entry<J>> {
         let mut taken = Vec::with_capacity(rows);
-        let bucket = &mut self.buckets[position.bucket];
+        let group = &mut self.groups[position.group];
         while taken.len() < rows {
-            let Some(entry) = bucket.entries.remove(position.from) else { break };
+            let Some(entry) = group.entries.remove(position.from) else { break };
             self.n_rows -= 1;
             if entry.payload.is_cancelled() { ended.push(entry) } else { taken.push(entry) }
         }
         if let Some(first) = taken.first() {
             let waited = now.saturating_duration_since(first.params.queued);
-            bucket.arrivals.ran(waited, taken.len() - 1 + bucket.entries.len());
+            group.arrivals.ran(waited, taken.len() - 1 + group.entries.len());
         }
         taken
     }
 
-    /// Takes out the entries at the front of each bucket whose callers have gone, or who cannot be answered
+    /// Takes out the entries at the front of each group whose callers have gone, or who cannot be answered
     /// in time. Only the front decides: the rest is looked at when it gets there.
     pub fn clear(&mut self, now: Instant, slowdown: f64, ended: &mut Vec<Entry<J>>) {
         for entries in &mut self.pending {
@@ -249,17 +249,17 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
                 ended.extend(entries.pop_front());
             }
         }
-        for bucket in &mut self.buckets {
-            while let Some(entry) = bucket.entries.front() {
+        for group in &mut self.groups {
+            while let Some(entry) = group.entries.front() {
                 let in_time = || {
                     // Half, for what was measured may be wrong, and nobody is given up on too soon.
-                    let least = self.costs.curve(bucket.number, slowdown).one / 2;
+                    let least = self.costs.curve(group.number, slowdown).one / 2;
                     now + least <= entry.due()
                 };
                 if !entry.payload.is_cancelled() && in_time() {
                     break;
                 }
-                ended.extend(bucket.entries.pop_front());
+                ended.extend(group.entries.pop_front());
                 self.n_rows -= 1;
             }
         }
@@ -274,8 +274,8 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
             ended.extend(gone);
         };
         self.pending.iter_mut().for_each(&mut keep);
-        self.buckets.iter_mut().for_each(|bucket| keep(&mut bucket.entries));
-        self.n_rows = self.buckets.iter().map(|bucket| bucket.entries.len()).sum();
+        self.groups.iter_mut().for_each(|group| keep(&mut group.entries));
+        self.n_rows = self.groups.iter().map(|group| group.entries.len()).sum();
     }
 }
 

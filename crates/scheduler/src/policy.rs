@@ -85,12 +85,12 @@ pub struct View<'a> {
     pub now: Instant,
     /// Workers that there are, with the one that asks.
     pub workers: usize,
-    pub buckets: &'a [BucketView],
+    pub groups: &'a [GroupView],
 }
 
-/// What the policy sees of one bucket: rows of one model, one shape and one class.
+/// What the policy sees of one group: rows of one model, one shape and one class.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BucketView {
+pub struct GroupView {
     /// Rows that wait.
     pub queued: usize,
     pub class: Class,
@@ -109,7 +109,7 @@ pub struct BucketView {
     pub max_rows: usize,
 }
 
-/// How rows of one bucket come.
+/// How rows of one group come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arriving {
     /// When the last one came.
@@ -152,89 +152,89 @@ pub enum Decision {
     Rest,
     /// There is nothing to do before that moment, unless more rows come.
     Linger { until: Instant },
-    /// Run the first `rows` of the bucket at this position of the view.
-    Run { bucket: usize, rows: usize },
+    /// Run the first `rows` of the group at this position of the view.
+    Run { group: usize, rows: usize },
 }
 
 impl Policy for MeasuredPolicy {
     fn decide(&self, view: &View) -> Decision {
-        earliest_deadline(view, |bucket| lingers(bucket, view.now), |bucket| rows(bucket, view))
+        earliest_deadline(view, |group| lingers(group, view.now), |group| rows(group, view))
     }
 }
 
-/// Decides in the order of deadlines, the first class first, among the buckets that do not linger: `linger` returns until
+/// Decides in the order of deadlines, the first class first, among the groups that do not linger: `linger` returns until
 /// when one does, `rows` how many of its rows run.
 pub fn earliest_deadline(
     view: &View,
-    linger: impl Fn(&BucketView) -> Option<Instant>,
-    rows: impl Fn(&BucketView) -> usize,
+    linger: impl Fn(&GroupView) -> Option<Instant>,
+    rows: impl Fn(&GroupView) -> usize,
 ) -> Decision {
     let mut lingering: Option<Instant> = None;
     for class in Class::ALL {
-        let mut first: Option<(usize, &BucketView)> = None;
-        for (position, bucket) in view.buckets.iter().enumerate() {
-            if bucket.queued == 0 || class_of(bucket, view.now) != class {
+        let mut first: Option<(usize, &GroupView)> = None;
+        for (position, group) in view.groups.iter().enumerate() {
+            if group.queued == 0 || class_of(group, view.now) != class {
                 continue;
             }
-            match linger(bucket) {
+            match linger(group) {
                 Some(until) => lingering = Some(lingering.map_or(until, |other| other.min(until))),
-                None if first.is_none_or(|(_, other)| bucket.due < other.due) => {
-                    first = Some((position, bucket));
+                None if first.is_none_or(|(_, other)| group.due < other.due) => {
+                    first = Some((position, group));
                 }
                 None => {}
             }
         }
-        if let Some((position, bucket)) = first {
-            return Decision::Run { bucket: position, rows: rows(bucket) };
+        if let Some((position, group)) = first {
+            return Decision::Run { group: position, rows: rows(group) };
         }
     }
     lingering.map_or(Decision::Rest, |until| Decision::Linger { until })
 }
 
-/// The class that a bucket is served in: what has spent half its time is nobody's idle work any more,
+/// The class that a group is served in: what has spent half its time is nobody's idle work any more,
 /// so that nothing starves.
-pub fn class_of(bucket: &BucketView, now: Instant) -> Class {
-    let waited = now.saturating_duration_since(bucket.arrived);
-    let whole = bucket.due.saturating_duration_since(bucket.arrived);
-    if waited >= whole / 2 { Class::Interactive } else { bucket.class }
+pub fn class_of(group: &GroupView, now: Instant) -> Class {
+    let waited = now.saturating_duration_since(group.arrived);
+    let whole = group.due.saturating_duration_since(group.arrived);
+    if waited >= whole / 2 { Class::Interactive } else { group.class }
 }
 
-/// How many rows of a bucket the worker takes.
-fn rows(bucket: &BucketView, view: &View) -> usize {
-    let most = bucket.queued.min(bucket.max_rows.max(1));
+/// How many rows of a group the worker takes.
+fn rows(group: &GroupView, view: &View) -> usize {
+    let most = group.queued.min(group.max_rows.max(1));
     // Workers share what waits, those that are busy too: one that takes all of a short queue makes its rows wait for
     // each other, where the next free worker would have run half of them as soon. In a long queue the others find
-    // enough in other buckets.
-    let waiting: usize = view.buckets.iter().map(|bucket| bucket.queued).sum();
+    // enough in other groups.
+    let waiting: usize = view.groups.iter().map(|group| group.queued).sum();
     let share = waiting.div_ceil(view.workers.max(1));
-    let mut rows = share.clamp(1, bucket.curve.best.max(1)).min(most);
-    while rows > 1 && view.now + bucket.curve.run(rows) > bucket.due {
+    let mut rows = share.clamp(1, group.curve.best.max(1)).min(most);
+    while rows > 1 && view.now + group.curve.run(rows) > group.due {
         rows = rows.div_ceil(2);
     }
     rows
 }
 
-/// Until when the bucket's rows linger for others to share their run; `None` where they run now.
-fn lingers(bucket: &BucketView, now: Instant) -> Option<Instant> {
-    linger(bucket).filter(|until| *until > now)
+/// Until when the group's rows linger for others to share their run; `None` where they run now.
+fn lingers(group: &GroupView, now: Instant) -> Option<Instant> {
+    linger(group).filter(|until| *until > now)
 }
 
 /// Until when it is worth to linger: as long as the rows' callers are willing, while there is time to spare, and only
 /// where more rows are expected by then.
-fn linger(bucket: &BucketView) -> Option<Instant> {
-    let curve = &bucket.curve;
-    if bucket.queued >= curve.best || curve.saved() <= curve.one / WORTH_WAITING {
+fn linger(group: &GroupView) -> Option<Instant> {
+    let curve = &group.curve;
+    if group.queued >= curve.best || curve.saved() <= curve.one / WORTH_WAITING {
         return None;
     }
-    let arriving = bucket.arriving?;
-    let patience = match bucket.balance {
+    let arriving = group.arriving?;
+    let patience = match group.balance {
         Balance::Fast => return None,
         Balance::Balanced => curve.one,
-        Balance::Cheap => bucket.due.saturating_duration_since(bucket.since) / 4,
+        Balance::Cheap => group.due.saturating_duration_since(group.since) / 4,
     };
     // Twice, for what was measured may be wrong.
-    let latest = bucket.due.checked_sub(curve.full * 2)?;
+    let latest = group.due.checked_sub(curve.full * 2)?;
     // The next row is a gap away, whenever one looks: it has to come in time, and not to have stayed away.
-    let in_time = (bucket.since + patience).min(latest).checked_sub(arriving.gap)?;
+    let in_time = (group.since + patience).min(latest).checked_sub(arriving.gap)?;
     Some(in_time.min(arriving.last + arriving.gap * SILENCE))
 }

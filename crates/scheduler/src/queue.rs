@@ -21,7 +21,7 @@ use crate::{
     entry::{Cancellable, Entry, SchedParams},
     ledger::{Ledger, Running, Turn},
     model_queue::{ModelQueue, Position, PrepareAhead, Which},
-    policy::{self, BucketView, Class, Decision, Policy, View},
+    policy::{self, Class, Decision, GroupView, Policy, View},
 };
 
 /// Inputs that a worker prepares ahead at once, and about how many bytes of them: a fraction of a
@@ -87,7 +87,7 @@ pub struct Queue<J, C> {
     /// When callers who have gone were last looked for.
     swept: Option<Instant>,
     /// The policy's view and whose each of it is, kept to spare two allocations per decision.
-    view: Vec<BucketView>,
+    view: Vec<GroupView>,
     positions: Vec<(Key, Position)>,
 }
 
@@ -264,8 +264,8 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         let (takes_dear, takes_unknown) = (turn.takes_dear || self.closed, turn.takes_unknown || self.closed);
         let turn = Turn { takes_dear, takes_unknown, ..turn };
         let decision = self.decide(&turn, now, slowdown);
-        if let Decision::Run { bucket, rows } = decision {
-            let (model, position) = self.positions[bucket];
+        if let Decision::Run { group, rows } = decision {
+            let (model, position) = self.positions[group];
             let queue = self.models.get_mut(model);
             let entries = queue.map_or_else(Vec::new, |queue| queue.take(position, rows, now, ended));
             if entries.is_empty() {
@@ -293,19 +293,19 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
     /// for that, among the others.
     fn decide(&mut self, turn: &Turn, now: Instant, slowdown: f64) -> Decision {
         let first = self.look(Which::All, turn, now, slowdown);
-        let Decision::Run { bucket, .. } = first else { return first };
-        let (model, position) = self.positions[bucket];
+        let Decision::Run { group, .. } = first else { return first };
+        let (model, position) = self.positions[group];
         let mut entries = self.entries(model, position, 1);
         if !entries.any(|entry| turn.yields(entry.params.request, entry.params.holds_long())) {
             return first;
         }
         drop(entries);
-        let class = policy::class_of(&self.view[bucket], now);
+        let class = policy::class_of(&self.view[group], now);
         let other = self.look(Which::NotYielding, turn, now, slowdown);
-        if let Decision::Run { bucket, rows } = other {
-            let (model, position) = self.positions[bucket];
+        if let Decision::Run { group, rows } = other {
+            let (model, position) = self.positions[group];
             let work = self.entries(model, position, rows).map(|entry| entry.params.expected()).sum();
-            if policy::class_of(&self.view[bucket], now) == class && self.ledger.has_room(work, now) {
+            if policy::class_of(&self.view[group], now) == class && self.ledger.has_room(work, now) {
                 return other;
             }
         }
@@ -329,7 +329,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
                 self.positions.push((model, position));
             }
         }
-        self.policy.decide(&View { now, workers: self.ledger.workers, buckets: &self.view })
+        self.policy.decide(&View { now, workers: self.ledger.workers, groups: &self.view })
     }
 
     /// Has inputs prepared so that rows of one shape find each other.

@@ -6,9 +6,9 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A bucket whose runs of eight save half of what their rows would cost alone.
-fn bucket(epoch: Instant) -> BucketView {
-    BucketView {
+/// A group whose runs of eight save half of what their rows would cost alone.
+fn group(epoch: Instant) -> GroupView {
+    GroupView {
         queued: 1,
         class: Class::Interactive,
         due: epoch + 100 * MS,
@@ -21,32 +21,32 @@ fn bucket(epoch: Instant) -> BucketView {
     }
 }
 
-fn ask(now: Instant, workers: usize, buckets: &[BucketView]) -> Decision {
-    MeasuredPolicy.decide(&View { now, workers, buckets })
+fn ask(now: Instant, workers: usize, groups: &[GroupView]) -> Decision {
+    MeasuredPolicy.decide(&View { now, workers, groups })
 }
 
-fn measured(now: Instant, buckets: &[BucketView]) -> Decision {
-    ask(now, 1, buckets)
+fn measured(now: Instant, groups: &[GroupView]) -> Decision {
+    ask(now, 1, groups)
 }
 
 #[test]
 fn workers_share_a_short_queue_and_fill_their_batches_from_a_long_one() {
     let epoch = Instant::now();
-    let burst = [BucketView { queued: 6, ..bucket(epoch) }];
-    assert_eq!(ask(epoch, 2, &burst), Decision::Run { bucket: 0, rows: 3 });
-    assert_eq!(ask(epoch, 1, &burst), Decision::Run { bucket: 0, rows: 6 });
-    let beside_others = [burst[0], BucketView { queued: 9, due: epoch + 200 * MS, ..bucket(epoch) }];
-    assert_eq!(ask(epoch, 2, &beside_others), Decision::Run { bucket: 0, rows: 6 });
-    let flood = [BucketView { queued: 500, ..bucket(epoch) }];
-    assert_eq!(ask(epoch, 4, &flood), Decision::Run { bucket: 0, rows: 8 });
+    let burst = [GroupView { queued: 6, ..group(epoch) }];
+    assert_eq!(ask(epoch, 2, &burst), Decision::Run { group: 0, rows: 3 });
+    assert_eq!(ask(epoch, 1, &burst), Decision::Run { group: 0, rows: 6 });
+    let beside_others = [burst[0], GroupView { queued: 9, due: epoch + 200 * MS, ..group(epoch) }];
+    assert_eq!(ask(epoch, 2, &beside_others), Decision::Run { group: 0, rows: 6 });
+    let flood = [GroupView { queued: 500, ..group(epoch) }];
+    assert_eq!(ask(epoch, 4, &flood), Decision::Run { group: 0, rows: 8 });
 }
 
 #[test]
 fn a_network_that_gains_nothing_runs_row_by_row() {
     let epoch = Instant::now();
     let curve = Curve { best: 1, one: MS, full: MS };
-    let view = [BucketView { queued: 9, curve, balance: Balance::Cheap, ..bucket(epoch) }];
-    assert_eq!(measured(epoch, &view), Decision::Run { bucket: 0, rows: 1 });
+    let view = [GroupView { queued: 9, curve, balance: Balance::Cheap, ..group(epoch) }];
+    assert_eq!(measured(epoch, &view), Decision::Run { group: 0, rows: 1 });
 }
 
 #[test]
@@ -54,29 +54,29 @@ fn nobody_waits_for_company_that_saves_next_to_nothing() {
     let epoch = Instant::now();
     let with = |full| {
         let curve = Curve { best: 4, one: 10 * MS, full };
-        measured(epoch, &[BucketView { curve, balance: Balance::Cheap, ..bucket(epoch) }])
+        measured(epoch, &[GroupView { curve, balance: Balance::Cheap, ..group(epoch) }])
     };
-    assert_eq!(with(39 * MS), Decision::Run { bucket: 0, rows: 1 });
+    assert_eq!(with(39 * MS), Decision::Run { group: 0, rows: 1 });
     assert!(matches!(with(36 * MS), Decision::Linger { .. }));
 }
 
 #[test]
 fn a_batch_shrinks_until_the_earliest_deadline_holds() {
     let epoch = Instant::now();
-    let at = |due| measured(epoch, &[BucketView { queued: 8, due: epoch + due, ..bucket(epoch) }]);
-    assert_eq!(at(8 * MS), Decision::Run { bucket: 0, rows: 8 });
-    assert_eq!(at(5 * MS), Decision::Run { bucket: 0, rows: 4 });
-    assert_eq!(at(Duration::ZERO), Decision::Run { bucket: 0, rows: 1 });
+    let at = |due| measured(epoch, &[GroupView { queued: 8, due: epoch + due, ..group(epoch) }]);
+    assert_eq!(at(8 * MS), Decision::Run { group: 0, rows: 8 });
+    assert_eq!(at(5 * MS), Decision::Run { group: 0, rows: 4 });
+    assert_eq!(at(Duration::ZERO), Decision::Run { group: 0, rows: 1 });
 }
 
 #[test]
 fn batch_work_runs_from_idle_time_until_half_its_own_is_gone() {
     let epoch = Instant::now();
-    let batch = BucketView { class: Class::Batch, due: epoch + 60 * MS, ..bucket(epoch) };
-    let both = [bucket(epoch), batch];
-    assert_eq!(measured(epoch, &both[1..]), Decision::Run { bucket: 0, rows: 1 });
-    assert_eq!(measured(epoch + 29 * MS, &both), Decision::Run { bucket: 0, rows: 1 });
-    assert_eq!(measured(epoch + 30 * MS, &both), Decision::Run { bucket: 1, rows: 1 });
+    let batch = GroupView { class: Class::Batch, due: epoch + 60 * MS, ..group(epoch) };
+    let both = [group(epoch), batch];
+    assert_eq!(measured(epoch, &both[1..]), Decision::Run { group: 0, rows: 1 });
+    assert_eq!(measured(epoch + 29 * MS, &both), Decision::Run { group: 0, rows: 1 });
+    assert_eq!(measured(epoch + 30 * MS, &both), Decision::Run { group: 1, rows: 1 });
 }
 
 #[test]
@@ -84,35 +84,35 @@ fn who_pays_less_waits_for_company_that_is_expected_in_time() {
     let epoch = Instant::now();
     let with = |balance, gap| {
         let arriving = Some(Arriving { last: epoch, gap });
-        measured(epoch + MS, &[BucketView { balance, arriving, ..bucket(epoch) }])
+        measured(epoch + MS, &[GroupView { balance, arriving, ..group(epoch) }])
     };
-    let run = Decision::Run { bucket: 0, rows: 1 };
+    let run = Decision::Run { group: 0, rows: 1 };
     assert_eq!(with(Balance::Fast, MS), run);
     assert_eq!(with(Balance::Balanced, MS / 2), Decision::Linger { until: epoch + 3 * MS / 2 });
     assert_eq!(with(Balance::Balanced, 2 * MS), run, "nobody would come");
     assert_eq!(with(Balance::Cheap, 2 * MS), Decision::Linger { until: epoch + 6 * MS }, "three of these");
     assert_eq!(with(Balance::Cheap, 20 * MS), Decision::Linger { until: epoch + 5 * MS }, "room for one");
     assert_eq!(with(Balance::Cheap, 30 * MS), run);
-    let unknown = BucketView { balance: Balance::Cheap, arriving: None, ..bucket(epoch) };
+    let unknown = GroupView { balance: Balance::Cheap, arriving: None, ..group(epoch) };
     assert_eq!(measured(epoch, &[unknown]), run, "nobody is expected");
-    let silent = BucketView { balance: Balance::Cheap, ..bucket(epoch) };
+    let silent = GroupView { balance: Balance::Cheap, ..group(epoch) };
     assert_eq!(measured(epoch + 3 * MS, &[silent]), run, "nobody has come");
-    let full = BucketView { queued: 8, balance: Balance::Cheap, ..bucket(epoch) };
-    assert_eq!(measured(epoch, &[full]), Decision::Run { bucket: 0, rows: 8 });
-    let urgent = BucketView { due: epoch + 16 * MS, balance: Balance::Cheap, ..bucket(epoch) };
+    let full = GroupView { queued: 8, balance: Balance::Cheap, ..group(epoch) };
+    assert_eq!(measured(epoch, &[full]), Decision::Run { group: 0, rows: 8 });
+    let urgent = GroupView { due: epoch + 16 * MS, balance: Balance::Cheap, ..group(epoch) };
     assert_eq!(measured(epoch, &[urgent]), run, "a full run would not fit twice");
 }
 
 #[test]
 fn nobody_waits_behind_those_who_are_held() {
     let epoch = Instant::now();
-    let held = BucketView { balance: Balance::Cheap, due: epoch + 90 * MS, ..bucket(epoch) };
-    let batch = BucketView { class: Class::Batch, ..bucket(epoch) };
-    assert_eq!(measured(epoch, &[held, bucket(epoch)]), Decision::Run { bucket: 1, rows: 1 });
-    assert_eq!(measured(epoch, &[held, batch]), Decision::Run { bucket: 1, rows: 1 });
+    let held = GroupView { balance: Balance::Cheap, due: epoch + 90 * MS, ..group(epoch) };
+    let batch = GroupView { class: Class::Batch, ..group(epoch) };
+    assert_eq!(measured(epoch, &[held, group(epoch)]), Decision::Run { group: 1, rows: 1 });
+    assert_eq!(measured(epoch, &[held, batch]), Decision::Run { group: 1, rows: 1 });
 }
 
-fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
+fn groups(epoch: Instant) -> impl Strategy<Value = Vec<GroupView>> {
     let times = (0u64..200, 1u64..300, 0u64..50);
     let kinds = (prop::sample::select(&Class::ALL), prop::sample::select(&Balance::ALL));
     let runs = (1usize..33, 1usize..40, 1u64..20, 1u64..60);
@@ -120,7 +120,7 @@ fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
         let (age, left, gap) = times;
         let (best, max_rows, one, full) = runs;
         let arrived = epoch + MS * (200 - age) as u32;
-        BucketView {
+        GroupView {
             queued,
             class: kinds.0,
             due: epoch + MS * (150 + left) as u32,
@@ -137,36 +137,36 @@ fn buckets(epoch: Instant) -> impl Strategy<Value = Vec<BucketView>> {
 
 proptest! {
     #[test]
-    fn under_fast_no_worker_rests_or_waits_while_there_is_work(mut view in buckets(Instant::now()), workers in 1usize..9) {
-        view.iter_mut().for_each(|bucket| bucket.balance = Balance::Fast);
-        let now = view.first().map_or_else(Instant::now, |bucket| bucket.since);
-        let work = view.iter().any(|bucket| bucket.queued > 0);
+    fn under_fast_no_worker_rests_or_waits_while_there_is_work(mut view in groups(Instant::now()), workers in 1usize..9) {
+        view.iter_mut().for_each(|group| group.balance = Balance::Fast);
+        let now = view.first().map_or_else(Instant::now, |group| group.since);
+        let work = view.iter().any(|group| group.queued > 0);
         let decision = ask(now, workers, &view);
         prop_assert_eq!(matches!(decision, Decision::Run { .. }), work);
         prop_assert_eq!(decision == Decision::Rest, !work);
     }
 
     #[test]
-    fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, workers in 1usize..9, view in buckets(Instant::now())) {
-        if let Decision::Run { bucket, rows } = ask(epoch + MS * later, workers, &view) {
+    fn a_run_keeps_every_limit(epoch in Just(Instant::now()), later in 0u32..400, workers in 1usize..9, view in groups(Instant::now())) {
+        if let Decision::Run { group, rows } = ask(epoch + MS * later, workers, &view) {
             prop_assert!(rows >= 1);
-            prop_assert!(rows <= view[bucket].max_rows);
-            prop_assert!(rows <= view[bucket].queued);
-            prop_assert!(rows <= view[bucket].curve.best.max(1));
+            prop_assert!(rows <= view[group].max_rows);
+            prop_assert!(rows <= view[group].queued);
+            prop_assert!(rows <= view[group].curve.best.max(1));
         }
     }
 
     #[test]
-    fn no_deadline_order_is_inverted_within_a_class(epoch in Just(Instant::now()), later in 0u32..400, view in buckets(Instant::now())) {
+    fn no_deadline_order_is_inverted_within_a_class(epoch in Just(Instant::now()), later in 0u32..400, view in groups(Instant::now())) {
         let now = epoch + MS * later;
-        if let Decision::Run { bucket, .. } = measured(now, &view) {
-            let class = class_of(&view[bucket], now);
+        if let Decision::Run { group, .. } = measured(now, &view) {
+            let class = class_of(&view[group], now);
             let others = view.iter().filter(|other| other.queued > 0 && class_of(other, now) == class);
-            for other in others.filter(|other| other.due < view[bucket].due) {
+            for other in others.filter(|other| other.due < view[group].due) {
                 prop_assert!(lingers(other, now).is_some(), "only who agreed to wait is passed");
             }
-            let first_class = |other: &BucketView| class_of(other, now) == Class::Interactive;
-            let ready = |other: &BucketView| other.queued > 0 && lingers(other, now).is_none();
+            let first_class = |other: &GroupView| class_of(other, now) == Class::Interactive;
+            let ready = |other: &GroupView| other.queued > 0 && lingers(other, now).is_none();
             if class == Class::Batch {
                 prop_assert!(!view.iter().any(|other| first_class(other) && ready(other)));
             }
@@ -174,14 +174,14 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_held_beyond_what_they_agreed_to(epoch in Just(Instant::now()), later in 0u32..400, view in buckets(Instant::now())) {
+    fn nobody_is_held_beyond_what_they_agreed_to(epoch in Just(Instant::now()), later in 0u32..400, view in groups(Instant::now())) {
         let now = epoch + MS * later;
         if let Decision::Linger { until } = measured(now, &view) {
             prop_assert!(until > now);
-            for bucket in view.iter().filter(|bucket| bucket.queued > 0) {
-                prop_assert!(bucket.balance != Balance::Fast);
-                let whole = bucket.due.saturating_duration_since(bucket.since);
-                prop_assert!(until <= bucket.since + (whole / 4).max(bucket.curve.one));
+            for group in view.iter().filter(|group| group.queued > 0) {
+                prop_assert!(group.balance != Balance::Fast);
+                let whole = group.due.saturating_duration_since(group.since);
+                prop_assert!(until <= group.since + (whole / 4).max(group.curve.one));
             }
         }
     }
