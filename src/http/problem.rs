@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{
         HeaderValue, Method,
-        header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+        header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -188,6 +188,8 @@ impl Refusal {
         let kind = self.kind();
         *response.status_mut() = kind.status;
         let headers = response.headers_mut();
+        // The router has measured the body that was there.
+        headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));

@@ -64,6 +64,10 @@ fn paths() -> Vec<(String, &'static str)> {
         .map(|route| (route.path.replace("{name}", "face").replace("{type}", "internal"), route.path))
         .collect();
     paths.dedup();
+    paths.extend(
+        [("/v1/models/none", "/v1/models/{name}"), ("/problems/none", "/problems/{type}")]
+            .map(|(path, label)| (path.to_owned(), label)),
+    );
     let unknown = ["/nowhere", "/v1", "/v1/models/", "//", "/healthz/", "/v1/models/face/forget"];
     paths.extend(unknown.map(|path| (path.to_owned(), NO_ROUTE)));
     paths
@@ -105,6 +109,11 @@ async fn every_answer_of_every_route_carries_the_marks_of_every_layer() {
                 let (response, body) = ask_of(&routes, request).await;
                 let status = response.status().as_u16();
                 let said = format!("{method} {path} {objection:?}: {status} {body}");
+                if let Some(length) = response.headers().get("content-length")
+                    && *method != Method::HEAD
+                {
+                    assert_eq!(*length, body.len().to_string().as_str(), "{said}");
+                }
                 assert_eq!(response.headers()["x-request-id"], id.as_str(), "{said}");
                 assert_eq!(response.headers()["access-control-allow-origin"], "*", "{said}");
                 assert_eq!(counted(state.metrics(), label), before + 1, "{said}");
@@ -121,7 +130,9 @@ async fn every_answer_of_every_route_carries_the_marks_of_every_layer() {
                     (Some(Objection::Crowded), _) if !is_probe => assert_eq!(status, 503, "{said}"),
                     (_, None) => assert_eq!(status, 404, "{said}"),
                     (_, Some(index)) => match index.route(method) {
-                        Some(_) => assert_eq!(status, 200, "{said}"),
+                        Some(_) => {
+                            assert_eq!(status, if path.ends_with("/none") { 404 } else { 200 }, "{said}")
+                        }
                         None => {
                             let methods = index.methods();
                             assert_eq!(status, 405, "{said}");
