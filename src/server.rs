@@ -7,11 +7,13 @@
 
 mod conversation;
 mod faults;
+mod http2;
 mod leftover;
 mod places;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod turn;
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -21,7 +23,7 @@ use axum::{
     http::{Request, Response},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::watch,
     task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout, timeout_at},
@@ -30,10 +32,11 @@ use tower::Service;
 use tracing::{debug, error, info, warn};
 
 use self::{
-    conversation::{Link, converse},
+    conversation::{Link, serve_connection},
     faults::{Fault, Faults},
     places::Places,
     socket::Patience,
+    transport::{Accept, Handshake},
     turn::{Seat, SeatKind, Turn},
 };
 use crate::{
@@ -164,7 +167,7 @@ impl<A: App> Connections<A> {
         }
     }
 
-    async fn accept_until(&mut self, listener: &TcpListener, until: impl Future<Output = ()>) {
+    async fn accept_until(&mut self, listener: &impl Accept, until: impl Future<Output = ()>) {
         let mut until = std::pin::pin!(until);
         let mut pause = ACCEPT_PAUSE;
         loop {
@@ -206,7 +209,7 @@ impl<A: App> Connections<A> {
     }
 
     /// Serves a connection that was accepted, as soon as there is a place for it, or ends it.
-    async fn seat(&mut self, stream: TcpStream, peer: SocketAddr) -> Seated {
+    async fn seat(&mut self, stream: impl Handshake, peer: SocketAddr) -> Seated {
         let until = Instant::now() + SEATING;
         loop {
             if let Some(seat) = self.places.take(&self.faults) {
@@ -222,7 +225,7 @@ impl<A: App> Connections<A> {
     }
 
     /// Takes in what the kernel has accepted already, then closes the listener.
-    async fn accept_backlog(&mut self, listener: TcpListener) {
+    async fn accept_backlog(&mut self, listener: impl Accept) {
         loop {
             // Ready at once or not at all: nothing new is waited for.
             let accepted = tokio::select! {
@@ -242,7 +245,7 @@ impl<A: App> Connections<A> {
         }
     }
 
-    fn start(&mut self, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+    fn start(&mut self, stream: impl Handshake, peer: SocketAddr, seat: Seat) {
         let patience = match seat.kind {
             SeatKind::Regular => self.patience,
             SeatKind::Reserve => self.patience.at_most(RESERVE_PATIENCE),
@@ -250,10 +253,10 @@ impl<A: App> Connections<A> {
         let turn = Arc::new(Turn::new(seat));
         let open = Open { turn: Arc::clone(&turn), _counted: self.faults.opened() };
         let link = Link { peer, turn: Arc::clone(&turn), patience, faults: Arc::clone(&self.faults) };
-        let conversation = converse(stream, self.app.clone(), link, self.closing.subscribe());
+        let connection = serve_connection(stream, self.app.clone(), link, self.closing.subscribe());
         let task = self.tasks.spawn(async move {
             let _open = open;
-            conversation.await;
+            connection.await;
         });
         self.places.remember(task.id(), turn);
     }

@@ -53,6 +53,8 @@ pub enum Objection {
     Crowded,
     /// Its Host header is wrong: how.
     Host(&'static str),
+    /// The heads of the requests that its connection has open are too large together.
+    Heads,
 }
 
 /// Observes every request on its way through `inner`.

@@ -114,6 +114,10 @@ impl<E: Endpoint> Endpoint for ConnectionRules<E> {
                     "as many connections are open as are served at once (server.max_connections)".into();
                 Error::Unavailable { reason, retry_after: RETRY_CROWDED }.into()
             }
+            Some(Objection::Heads) => {
+                let reason = "the heads of this connection's open requests are too large together".into();
+                Error::Unavailable { reason, retry_after: RETRY_CROWDED }.into()
+            }
             Some(Objection::Host(fault)) => Error::malformed(fault).into(),
         };
         refusal.into_response()

@@ -1,9 +1,10 @@
 //! One connection, from its first byte to its last.
 //!
-//! Invariant: what is wrong with a head is answered here or marked for whoever answers, counted and logged; an
-//! answer is made for one request at a time, and whoever sends many at once waits for others in between.
+//! Invariant: what is wrong with a head is answered here or marked for whoever answers, counted and logged. Over
+//! HTTP/1.1 an answer is made for one request at a time, and whoever sends many at once waits for others in between;
+//! over HTTP/2 each stream is a task, and their number is limited.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,20 +15,36 @@ use axum::{
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tracing::debug;
 
 use super::{
     App, Closing,
     faults::{Fault, Faults},
+    http2::{self, HEADS, StreamBody, Streams},
     leftover::Leftover,
     socket::{Patience, Socket},
-    turn::{Came, SeatKind, Turn},
+    transport::{Handshake, Protocol, Transport},
+    turn::{Came, Exchange, SeatKind, Turn},
 };
 use crate::http::{Listened, Objection};
 
 /// Bytes that a connection buffers, and so the longest head of a request.
 const BUFFER: usize = 64 << 10;
+
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a caller that was told of the end of its HTTP/2 connection has to close it, once nothing is open and no
+/// byte goes either way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One end of a connection.
 pub(super) struct Link {
@@ -38,57 +55,187 @@ pub(super) struct Link {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn converse(
-    stream: TcpStream,
+pub(super) async fn serve_connection(
+    accepted: impl Handshake,
     app: impl App,
     link: Link,
     mut closing: watch::Receiver<Closing>,
 ) {
-    let Link { peer, turn, patience, faults } = link;
-    // Answers are small and written whole: waiting for more to send could only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "a connection without TCP_NODELAY");
+    let ended = match timeout(link.patience.head, accepted.handshake()).await {
+        Ok(Ok(stream)) => {
+            let mut socket = Socket::new(stream, link.patience, Arc::clone(&link.turn));
+            match protocol(&mut socket, &link.turn, &mut closing).await {
+                Ok(Some(Protocol::Http1)) => serve_http1(socket, app, &link, closing).await,
+                Ok(Some(Protocol::Http2)) => return serve_http2(socket, app, link, closing).await,
+                Ok(None) => return,
+                Err(error) => Err(Ended::Early(error)),
+            }
+        }
+        Ok(Err(error)) => Err(Ended::Early(error)),
+        Err(_) => Err(Ended::Early(io::ErrorKind::TimedOut.into())),
+    };
+    link.note(ended);
+}
+
+/// Why a connection broke.
+enum Ended {
+    /// Before its protocol was known.
+    Early(io::Error),
+    Later(hyper::Error),
+}
+
+impl Link {
+    /// Counts and logs the end of a connection, where it was a fault.
+    fn note(&self, ended: Result<(), Ended>) {
+        let (fault, error): (_, &dyn std::error::Error) = match &ended {
+            Ok(()) => return,
+            Err(Ended::Early(error)) => {
+                ((error.kind() == io::ErrorKind::TimedOut).then_some(Fault::HeadTimeout), error)
+            }
+            Err(Ended::Later(error)) => (Fault::of(error, &self.turn), error),
+        };
+        match fault {
+            Some(fault) => self.faults.note(fault, Some(self.peer)),
+            None => debug!(error, "a connection broke"),
+        }
     }
-    let socket = Socket::new(stream, patience, turn.clone());
-    let told = faults.tells_of(peer);
-    let service = service_fn(|request| answer(app.clone(), turn.clone(), told, request));
+}
+
+/// Tells the protocol that the caller speaks; `None` where the connection ends before.
+async fn protocol<S: Transport>(
+    socket: &mut Socket<S>,
+    turn: &Turn,
+    closing: &mut watch::Receiver<Closing>,
+) -> io::Result<Option<Protocol>> {
+    if let Some(agreed) = socket.agreed() {
+        socket.speak(agreed, &[]);
+        return Ok(Some(agreed));
+    }
+    let (mut bytes, mut n_bytes) = ([0; PREFACE.len()], 0);
+    let protocol = loop {
+        let n_read = tokio::select! {
+            biased;
+            read = socket.read(&mut bytes[n_bytes..]) => read?,
+            // The socket looks whether it can end now.
+            () = turn.nudged() => continue,
+            _ = closing.wait_for(|closing| *closing == Closing::Yes), if n_bytes == 0 => return Ok(None),
+        };
+        n_bytes += n_read;
+        if n_bytes == 0 {
+            return Ok(None);
+        }
+        if n_read == 0 || bytes[..n_bytes] != PREFACE[..n_bytes] {
+            break Protocol::Http1;
+        }
+        if n_bytes == PREFACE.len() {
+            break Protocol::Http2;
+        }
+    };
+    socket.speak(protocol, &bytes[..n_bytes]);
+    Ok(Some(protocol))
+}
+
+async fn asked_to_close(closing: &mut watch::Receiver<Closing>) {
+    // An error says that the sender is gone, which asks for the same.
+    let _ = closing.wait_for(|closing| *closing == Closing::Yes).await;
+}
+
+async fn serve_http1<S: Transport>(
+    socket: Socket<S>,
+    app: impl App,
+    link: &Link,
+    mut closing: watch::Receiver<Closing>,
+) -> Result<(), Ended> {
+    let service = service_fn(|request| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(answer(app, link, Protocol::Http1, request).await.0) }
+    });
     let mut builder = http1::Builder::new();
     // The socket keeps time itself: hyper's own timeout cannot tell a slow head from an idle connection.
     builder.header_read_timeout(None).max_buf_size(BUFFER);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let mut asked_to_close = std::pin::pin!(async {
-        // An error says that the sender is gone, which asks for the same.
-        let _ = closing.wait_for(|closing| *closing == Closing::Yes).await;
-    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut asked_to_close = pin!(asked_to_close(&mut closing));
     let mut closes = false;
-    let ended = loop {
+    loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => break ended,
+            ended = connection.as_mut() => return ended.map_err(Ended::Later),
             () = asked_to_close.as_mut(), if !closes => {
                 closes = true;
                 connection.as_mut().graceful_shutdown();
             }
             // The socket looks whether it can end now.
-            () = turn.asked_to_make_way() => {}
-        }
-    };
-    if let Err(error) = ended {
-        match Fault::of(&error, &turn) {
-            Some(fault) => faults.note(fault, Some(peer)),
-            None => debug!(%error, "a connection broke"),
+            () = link.turn.nudged() => {}
         }
     }
+}
+
+async fn serve_http2<S: Transport>(
+    socket: Socket<S>,
+    app: impl App,
+    link: Link,
+    mut closing: watch::Receiver<Closing>,
+) {
+    let link = Arc::new(link);
+    let turn = &link.turn;
+    // Dropped at the end, it ends the streams.
+    let (_open, streams) = watch::channel(());
+    let of_streams = Arc::clone(&link);
+    let service = service_fn(move |request| {
+        let (app, link) = (app.clone(), Arc::clone(&of_streams));
+        async move {
+            let (response, exchange) = answer(app, &link, Protocol::Http2, request).await;
+            Ok::<_, Infallible>(StreamBody::of(response, exchange))
+        }
+    });
+    let builder = http2::builder(Streams::new(Arc::clone(&link), streams));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut asked_to_close = pin!(asked_to_close(&mut closing));
+    let (mut closes, mut is_told) = (false, false);
+    let mut look = pin!(sleep(LOOK));
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended.map_err(Ended::Later),
+            () = asked_to_close.as_mut(), if !closes => closes = true,
+            () = turn.nudged() => {}
+            () = look.as_mut(), if is_told => {
+                let now = Instant::now();
+                if turn.n_open() == 0 && turn.still(now.into_std()) >= FAREWELL {
+                    break Ok(());
+                }
+                look.as_mut().reset(now + LOOK);
+            }
+        }
+        if turn.is_flooded() {
+            link.faults.note(Fault::ResetFlood, Some(link.peer));
+            break Ok(());
+        }
+        if (closes || turn.closes()) && !is_told {
+            is_told = true;
+            turn.moved(Instant::now().into_std());
+            look.as_mut().reset(Instant::now() + LOOK);
+            // It says how far requests are still answered, and ends after the last of them.
+            connection.as_mut().graceful_shutdown();
+        }
+    };
+    link.note(ended);
 }
 
 /// Answers one request, and sees to what the router left unread of its body.
 async fn answer(
     mut app: impl App,
-    turn: Arc<Turn>,
-    peer: Option<SocketAddr>,
+    link: &Link,
+    protocol: Protocol,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    if turn.begin() == Came::Before {
+) -> (Response<Body>, Exchange) {
+    let turn = &link.turn;
+    let head = match protocol {
+        Protocol::Http1 => 0,
+        Protocol::Http2 => http2::head_bytes(&request),
+    };
+    let mut exchange = turn.begin(head);
+    if protocol == Protocol::Http1 && exchange.came == Came::Before {
         // Sixteen such answers are made before hyper lets others have a turn, and sixty such turns before the
         // runtime looks for what has come on other sockets.
         tokio::task::yield_now().await;
@@ -96,33 +243,60 @@ async fn answer(
     let objection = match (host_fault(&request), turn.kind()) {
         (Some(fault), _) => Some(Objection::Host(fault)),
         (None, SeatKind::Reserve) => Some(Objection::Crowded),
+        (None, SeatKind::Regular) if turn.heads() > HEADS => Some(Objection::Heads),
         (None, SeatKind::Regular) => None,
     };
     let (mut request, leftover) = Leftover::watch(request);
+    let peer = link.faults.tells_of(link.peer);
     request.extensions_mut().insert(Listened { peer, objection });
-    let mut response = app.call(request).await?;
-    let is_read = match turn.kind() {
-        SeatKind::Regular => leftover.drained().await,
-        // Nobody waits in a place that others need.
-        SeatKind::Reserve => leftover.is_drained(),
+    let mut response = match app.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     };
-    if !is_read {
-        // What is left would be taken for the next request. The socket lingers, so that a caller that
-        // is still sending gets to read its answer.
-        turn.linger();
+    match protocol {
+        Protocol::Http1 => {
+            let is_read = match turn.kind() {
+                SeatKind::Regular => leftover.drained().await,
+                // Nobody waits in a place that others need.
+                SeatKind::Reserve => leftover.is_drained(),
+            };
+            if !is_read {
+                // What is left would be taken for the next request. The socket lingers, so that a caller that
+                // is still sending gets to read its answer.
+                turn.linger();
+            }
+            if !is_read || turn.kind() == SeatKind::Reserve || turn.makes_way() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        Protocol::Http2 => {
+            // The stream asks its caller to stop sending once the answer is on its way.
+            drop(leftover);
+            // It has no such header, and says it in another way.
+            response.headers_mut().remove(CONNECTION);
+            if turn.kind() == SeatKind::Reserve {
+                turn.close();
+            }
+        }
     }
-    if !is_read || turn.kind() == SeatKind::Reserve || turn.makes_way() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    turn.end();
-    Ok(response)
+    exchange.answered();
+    (response, exchange)
 }
 
-/// What is wrong with the Host header of a request (RFC 9112, section 3.2): whoever reads another one than the
+/// What is wrong with the host that a request names (RFC 9112, section 3.2; RFC 9113, section 8.3.1): whoever reads another one than the
 /// server does, a proxy before it for one, takes the request for another one.
 fn host_fault<B>(request: &Request<B>) -> Option<&'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
+    let is_http2 = request.version() >= Version::HTTP_2;
+    let authority = request.uri().authority().filter(|_| is_http2);
     match (hosts.next(), hosts.next()) {
+        (Some(host), None) if authority.is_some_and(|authority| authority.as_str().as_bytes() != host) => {
+            Some("the Host header names another host than :authority")
+        }
+        (None, None) if is_http2 && authority.is_none() => {
+            Some("the host is missing: there is neither :authority nor a Host header")
+        }
+        (None, None) if is_http2 => None,
         (_, Some(_)) => Some("the Host header is there more than once"),
         (Some(host), None) if !host.as_bytes().iter().all(is_of_a_host) => {
             Some("the Host header is not a host, or a host and its port")

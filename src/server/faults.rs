@@ -28,8 +28,10 @@ const LINE: Duration = Duration::from_millis(100);
 pub(super) enum Fault {
     /// The head is not HTTP/1.
     Malformed,
-    /// The caller begins as HTTP/2 does, which is not answered.
+    /// The caller began as HTTP/2 does, and broke its rules.
     Http2,
+    /// The caller began requests and reset them, more often than it let them be answered.
+    ResetFlood,
     UriTooLong,
     HeadTooLarge,
     /// The head did not arrive in time.
@@ -50,13 +52,20 @@ impl Fault {
             let is_uri = error.to_string().contains("URI");
             return Some(if is_uri { Self::UriTooLong } else { Self::HeadTooLarge });
         }
-        if error.is_parse_version_h2() {
-            return Some(Self::Http2);
+        let cause = error.source();
+        if let Some(broken) = cause.and_then(|source| source.downcast_ref::<h2::Error>()) {
+            return match broken.reason() {
+                _ if turn.timed_out() => Some(Self::AnswerTimeout),
+                // What the caller itself ended, or the network.
+                _ if !broken.is_library() => None,
+                Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Self::ResetFlood),
+                _ => Some(Self::Http2),
+            };
         }
         if error.is_parse() {
             return Some(Self::Malformed);
         }
-        let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        let cause = cause.and_then(|source| source.downcast_ref::<io::Error>());
         if cause.is_none_or(|cause| cause.kind() != io::ErrorKind::TimedOut) {
             return None;
         }
@@ -71,6 +80,7 @@ impl Fault {
         match self {
             Self::Malformed => "malformed-head",
             Self::Http2 => "http-2",
+            Self::ResetFlood => "reset-flood",
             Self::UriTooLong => "uri-too-long",
             Self::HeadTooLarge => "head-too-large",
             Self::HeadTimeout => "head-timeout",
@@ -86,7 +96,12 @@ impl Fault {
             Self::Malformed => Some(400),
             Self::UriTooLong => Some(414),
             Self::HeadTooLarge => Some(431),
-            Self::Http2 | Self::HeadTimeout | Self::AnswerTimeout | Self::MadeWay | Self::NoPlace => None,
+            Self::Http2
+            | Self::ResetFlood
+            | Self::HeadTimeout
+            | Self::AnswerTimeout
+            | Self::MadeWay
+            | Self::NoPlace => None,
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,11 +13,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
-use super::turn::{Phase, Turn};
+use super::{
+    transport::{Protocol, Transport},
+    turn::{Phase, Turn},
+};
 
 /// The longest waits on a caller.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +50,13 @@ impl Patience {
 /// the connection, and a reset takes the answer with it (RFC 9112, section 9.6).
 const LINGER_BYTES: usize = 64 << 20;
 
-/// A caller's socket.
-pub(super) struct Socket {
-    stream: TcpStream,
+/// A caller's socket, over any transport.
+pub(super) struct Socket<S> {
+    stream: S,
+    /// The protocol on it: until the first bytes tell, as if it were HTTP/1.1.
+    protocol: Protocol,
+    /// Bytes that were read to tell the protocol, in reverse.
+    rewound: Vec<u8>,
     patience: Patience,
     turn: Arc<Turn>,
     /// What it waits for when it reads: `Answer` where that is a body, or nothing.
@@ -66,10 +71,12 @@ pub(super) struct Socket {
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, patience: Patience, turn: Arc<Turn>) -> Self {
+impl<S: Transport> Socket<S> {
+    pub(super) fn new(stream: S, patience: Patience, turn: Arc<Turn>) -> Self {
         Self {
             stream,
+            protocol: Protocol::Http1,
+            rewound: Vec::new(),
             patience,
             turn,
             awaits: Phase::First,
@@ -81,6 +88,37 @@ impl Socket {
         }
     }
 
+    /// The protocol that the transport has agreed on.
+    pub(super) fn agreed(&self) -> Option<Protocol> {
+        self.stream.protocol()
+    }
+
+    /// Has `bytes`, which were read, read again, by a protocol that is known now.
+    pub(super) fn speak(&mut self, protocol: Protocol, bytes: &[u8]) {
+        self.protocol = protocol;
+        self.rewound = bytes.iter().rev().copied().collect();
+        if protocol == Protocol::Http2 {
+            // What comes now belongs to the connection: only requests count, and the wait for them.
+            let now = Instant::now();
+            self.awaits = Phase::Next;
+            self.turn.enter(Phase::Next, now.into_std());
+            self.read_timer.as_mut().reset(now + self.patience.keep_alive);
+        }
+    }
+
+    /// Notes that bytes went either way, where the end of a connection depends on it.
+    fn moved(&self) {
+        if self.protocol == Protocol::Http2 {
+            self.turn.moved(Instant::now().into_std());
+        }
+    }
+
+    /// Ends a wait on the caller.
+    fn timed_out<T>(&self) -> Poll<io::Result<T>> {
+        self.turn.time_out();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Follows the service: a request has begun or ended since the last look.
     fn follow_turn(&mut self) {
         let count = self.turn.count();
@@ -88,20 +126,17 @@ impl Socket {
             return;
         }
         self.seen = count;
-        if count % 2 == 1 {
+        if self.turn.n_open() > 0 {
             self.awaits = Phase::Answer;
         } else {
             let now = Instant::now();
             self.awaits = Phase::Next;
-            self.answered = Some(now);
+            match self.protocol {
+                Protocol::Http1 => self.answered = Some(now),
+                Protocol::Http2 => self.turn.enter(Phase::Next, now.into_std()),
+            }
             self.read_timer.as_mut().reset(now + self.patience.keep_alive);
         }
-    }
-
-    /// Whether the caller has sent what the runtime has not told of yet.
-    fn has_unread(&self) -> bool {
-        let looked = self.stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
-        looked.and_then(|stream| stream.peek(&mut [0])).is_ok_and(|n| n > 0)
     }
 
     fn poll_written(
@@ -110,6 +145,7 @@ impl Socket {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
+            self.moved();
             if self.write_timer.take().is_some() {
                 self.turn.enter(self.awaits, Instant::now().into_std());
             }
@@ -124,26 +160,35 @@ impl Socket {
         if self.write_timer.is_none() {
             self.turn.enter(Phase::Stalled, Instant::now().into_std());
         } else if self.turn.makes_way() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return self.timed_out();
         }
         let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.patience.write)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.timed_out()
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: Transport> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.follow_turn();
+        if !self.rewound.is_empty() {
+            while buf.remaining() > 0
+                && let Some(byte) = self.rewound.pop()
+            {
+                buf.put_slice(&[byte]);
+            }
+            return Poll::Ready(Ok(()));
+        }
         let filled = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buf) {
             if buf.filled().len() > filled {
                 self.turn.feed();
-                if matches!(self.awaits, Phase::First | Phase::Next) {
+                self.moved();
+                if self.protocol == Protocol::Http1 && matches!(self.awaits, Phase::First | Phase::Next) {
                     let now = Instant::now();
                     self.awaits = Phase::Head;
                     self.turn.enter(Phase::Head, now.into_std());
@@ -156,20 +201,26 @@ impl AsyncRead for Socket {
         if self.awaits == Phase::Answer {
             return Poll::Pending;
         }
+        if self.protocol == Protocol::Http2 {
+            // The connection says that it ends, so that no request meets it closing.
+            ready!(self.read_timer.as_mut().poll(context));
+            self.turn.close();
+            return Poll::Pending;
+        }
         // A request that is on the wire already is answered first.
-        let makes_way = self.turn.makes_way() && !self.has_unread();
+        let makes_way = self.turn.makes_way() && !self.stream.has_unread();
         if !makes_way {
             ready!(self.read_timer.as_mut().poll(context));
         }
         match self.awaits {
             // As if the caller had closed: an idle connection ends without an error.
             Phase::First | Phase::Next => Poll::Ready(Ok(())),
-            _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            _ => self.timed_out(),
         }
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Transport> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,3 +1,5 @@
+mod over_http2;
+
 use std::net::SocketAddr;
 
 use axum::{
@@ -7,6 +9,7 @@ use axum::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };

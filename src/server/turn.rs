@@ -4,8 +4,8 @@
 
 use std::{
     sync::{
-        LazyLock, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -64,9 +64,20 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Shared by a connection's socket and its service, and by the places.
 pub(super) struct Turn {
-    /// Odd while a request is being answered.
+    /// How often a request has begun or ended.
     count: AtomicU64,
+    /// Requests whose answers are being made, and those whose answers are not handed on whole.
+    handled: AtomicUsize,
+    open: AtomicUsize,
+    /// Bytes of their heads, where many of them share a connection.
+    heads: AtomicUsize,
+    /// Requests that may still be abandoned.
+    resets: AtomicI64,
     linger: AtomicBool,
+    closes: AtomicBool,
+    timed_out: AtomicBool,
+    /// When bytes last went either way, in microseconds.
+    moved: AtomicU64,
     /// Bytes have come from the socket since the last head was read.
     fed: AtomicBool,
     /// The phase, and since when in microseconds.
@@ -82,7 +93,14 @@ impl Turn {
     pub(super) fn new(seat: Seat) -> Self {
         let turn = Self {
             count: AtomicU64::new(0),
+            handled: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            heads: AtomicUsize::new(0),
+            resets: AtomicI64::new(RESETS),
             linger: AtomicBool::new(false),
+            closes: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
             fed: AtomicBool::new(false),
             phase: AtomicU64::new(0),
             kind: seat.kind,
@@ -99,22 +117,73 @@ impl Turn {
         self.kind
     }
 
-    /// A request's head has been read. Gives whether its bytes have come since the last one: where they lay
-    /// ready, the caller pipelines.
-    pub(super) fn begin(&self) -> Came {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// Begins a request, whose head of so many bytes has been read.
+    pub(super) fn begin(self: &Arc<Self>, head: usize) -> Exchange {
+        self.handled.fetch_add(1, Ordering::AcqRel);
+        self.open.fetch_add(1, Ordering::AcqRel);
+        self.heads.fetch_add(head, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Release);
         self.phase.store(Phase::Answer as u64, Ordering::Relaxed);
-        if self.fed.swap(false, Ordering::Relaxed) { Came::Now } else { Came::Before }
+        let came = if self.fed.swap(false, Ordering::Relaxed) { Came::Now } else { Came::Before };
+        Exchange { turn: Arc::clone(self), head, came, is_answered: false }
     }
 
-    /// Its answer is made.
-    pub(super) fn end(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// Requests whose answers are not handed on whole.
+    pub(super) fn n_open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Bytes of their heads.
+    pub(super) fn heads(&self) -> usize {
+        self.heads.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller has abandoned more requests than it had answered.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.resets.load(Ordering::Relaxed) < 0
+    }
+
+    /// Asks the connection to end in order: what is open is answered.
+    pub(super) fn close(&self) {
+        if !self.closes.swap(true, Ordering::AcqRel) {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Whether the connection is to end in order.
+    pub(super) fn closes(&self) -> bool {
+        self.closes.load(Ordering::Acquire) || self.makes_way()
+    }
+
+    /// Has the connection look at its state.
+    pub(super) fn nudge(&self) {
+        self.asked.notify_one();
+    }
+
+    /// A wait on the caller was over.
+    pub(super) fn time_out(&self) {
+        self.timed_out.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Bytes went either way.
+    pub(super) fn moved(&self, now: Instant) {
+        let since = now.saturating_duration_since(*EPOCH).as_micros() as u64;
+        self.moved.store(since, Ordering::Relaxed);
+    }
+
+    /// For how long no byte has gone either way.
+    pub(super) fn still(&self, now: Instant) -> Duration {
+        let moved = *EPOCH + Duration::from_micros(self.moved.load(Ordering::Relaxed));
+        now.saturating_duration_since(moved)
     }
 
     /// How often a request has begun or ended.
     pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 
     /// Bytes have come.
@@ -144,7 +213,7 @@ impl Turn {
 
     /// For how long the connection has held its place for nothing; `None` while it should be left alone.
     pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
-        if self.makes_way() {
+        if self.makes_way() || (self.n_open() > 0 && self.phase() != Phase::Stalled) {
             return None;
         }
         let packed = self.phase.load(Ordering::Relaxed);
@@ -156,6 +225,8 @@ impl Turn {
         };
         match self.phase() {
             Phase::Answer => None,
+            // Some answers are not taken while others are made.
+            Phase::Stalled if self.handled.load(Ordering::Acquire) > 0 => None,
             Phase::Next => Some(idle),
             Phase::First | Phase::Head | Phase::Stalled | Phase::Lingering => {
                 Some(idle).filter(|idle| *idle >= grace)
@@ -175,14 +246,57 @@ impl Turn {
         self.makes_way.load(Ordering::Acquire)
     }
 
-    /// Waits until the connection is asked to end.
-    pub(super) async fn asked_to_make_way(&self) {
+    /// Waits until the connection is asked to end, or to look at its state.
+    pub(super) async fn nudged(&self) {
         self.asked.notified().await;
     }
 
     /// Takes the connection's place, if it has one.
     pub(super) fn leave(&self) -> Option<Seat> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Requests of a connection that may be abandoned (reset) beyond those that were answered: what a page cancels at
+/// once, and no more, for beginning a request costs the caller less than the server (CVE-2023-44487).
+const RESETS: i64 = 200;
+
+/// One request, from its head until its answer is handed on. One that is dropped before was abandoned.
+pub(super) struct Exchange {
+    turn: Arc<Turn>,
+    head: usize,
+    /// When the bytes of its head came: where they lay ready, the caller pipelines.
+    pub(super) came: Came,
+    is_answered: bool,
+}
+
+impl Exchange {
+    /// The answer is made.
+    pub(super) fn answered(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        self.is_answered = true;
+        self.leave_handler();
+        let one_more = |resets: i64| (resets < RESETS).then_some(resets + 1);
+        // An error says that there are as many as there may be.
+        let _ = self.turn.resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+    }
+
+    fn leave_handler(&self) {
+        self.turn.handled.fetch_sub(1, Ordering::AcqRel);
+        self.turn.heads.fetch_sub(self.head, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.leave_handler();
+            self.turn.resets.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.turn.open.fetch_sub(1, Ordering::AcqRel);
+        self.turn.count.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -197,15 +311,13 @@ pub(super) enum Came {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::sync::Semaphore;
 
     use super::*;
 
-    fn turn(kind: SeatKind) -> Turn {
+    fn turn(kind: SeatKind) -> Arc<Turn> {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Turn::new(Seat::new(kind, permit))
+        Arc::new(Turn::new(Seat::new(kind, permit)))
     }
 
     #[test]
@@ -222,7 +334,7 @@ mod tests {
                 assert_eq!(turn.idle(later).is_some(), phase != Phase::Answer, "{phase:?}");
                 assert_eq!(turn.idle(now + grace).is_some(), phase != Phase::Answer, "{phase:?}");
             }
-            turn.begin();
+            let _exchange = turn.begin(0);
             assert_eq!(turn.idle(later), None);
         }
     }
@@ -240,8 +352,23 @@ mod tests {
     fn a_head_that_lay_ready_came_before() {
         let turn = turn(SeatKind::Regular);
         turn.feed();
-        assert_eq!([turn.begin(), turn.begin()], [Came::Now, Came::Before]);
+        assert_eq!([turn.begin(0).came, turn.begin(0).came], [Came::Now, Came::Before]);
         turn.feed();
-        assert_eq!(turn.begin(), Came::Now);
+        assert_eq!(turn.begin(0).came, Came::Now);
+    }
+
+    #[test]
+    fn who_abandons_more_than_it_has_answered_floods() {
+        let turn = turn(SeatKind::Regular);
+        let answer = || turn.begin(10).answered();
+        let reset = || drop(turn.begin(10));
+        (0..RESETS).for_each(|_| reset());
+        assert!(!turn.is_flooded());
+        answer();
+        reset();
+        assert!(!turn.is_flooded());
+        reset();
+        assert!(turn.is_flooded());
+        assert_eq!((turn.n_open(), turn.heads()), (0, 0));
     }
 }
