@@ -26,7 +26,7 @@ pub struct BatchSpec {
     /// Most rows that one run takes. How many it really takes is measured.
     #[serde(default = "one_row")]
     pub max_rows: usize,
-    /// Whether a worker may wait for company, where a request does not say.
+    /// How long a row may linger for others to share its run, where a request does not say.
     #[serde(default)]
     pub balance: Balance,
 }

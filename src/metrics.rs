@@ -116,7 +116,7 @@ metrics! {
     /// Worker threads that there are meant to be.
     workers: Gauge = Gauge::default();
     /// Wall time of a batch for a second of CPU time that the cost table expects: above 1 where workers are interrupted or throttled.
-    stretch: Gauge<f64, AtomicU64> = Gauge::default();
+    slowdown: Gauge<f64, AtomicU64> = Gauge::default();
     /// 1 when every model has answered its warm-up and no stop was asked, else 0.
     ready: Gauge = Gauge::default();
 }
@@ -208,9 +208,9 @@ impl Metrics {
     }
 
     /// Says how many workers there are, and how the machine keeps up with what rows should cost.
-    pub fn set_pace(&self, workers: usize, stretch: f64) {
+    pub fn set_workers(&self, workers: usize, slowdown: f64) {
         self.workers.set(i64::try_from(workers).unwrap_or(i64::MAX));
-        self.stretch.set(stretch);
+        self.slowdown.set(slowdown);
     }
 
     /// Writes everything in the Prometheus text format (OpenMetrics 1.0).

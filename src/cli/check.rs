@@ -18,7 +18,7 @@ use crate::{
     cores,
     engine::{KernelUse, Port},
     pipelines::Pipeline,
-    pool::{self, Best, LoadModel, Measured, Survey},
+    pool::{self, Best, CostProfile, LoadModel, Measured},
     repository::{Found, RepositoryError},
 };
 
@@ -126,20 +126,20 @@ pub(super) fn measured(load: LoadModel, max_rows: usize, network_bytes: u64) -> 
     let took = started.elapsed();
     let (engine, task, precision) = (&loaded.engine, &loaded.task, &loaded.precision);
     let signature = engine.signature();
-    let survey = pool::survey(&loaded, max_rows)?;
+    let profile = pool::profile(&loaded, max_rows)?;
     let mut notes: Vec<String> = Vec::new();
     notes.extend(signature.inputs.iter().map(|port| format!("takes {}", described(port))));
     notes.extend(signature.outputs.iter().map(|port| format!("gives {}", described(port))));
     notes.push(format!("labels {}", task.labels().join(", ")));
     notes.extend(precision.iter().map(|chosen| format!("precision {chosen}")));
     notes.extend(kernels(engine.kernels()));
-    notes.extend(costs(&survey));
+    notes.extend(costs(&profile));
     let cells = vec![
         task.descriptor().name.to_owned(),
         task.labels().len().to_string(),
         readable(ByteSize(network_bytes)),
         milliseconds(took),
-        range(&survey),
+        range(&profile),
     ];
     Ok(Loadable { cells, notes })
 }
@@ -158,12 +158,12 @@ fn kernels(uses: &[KernelUse]) -> impl Iterator<Item = String> {
 }
 
 /// CPU time of the network per row in its best runs, for the cheapest and the dearest shape.
-fn range(survey: &Survey) -> String {
+fn range(profile: &CostProfile) -> String {
     let best = |best: &Best| {
         let of = |cell: &&Measured| cell.shape_class == best.shape_class && cell.rows == best.rows;
-        survey.measured.iter().find(of).map(|cell| cell.seconds_per_row)
+        profile.measured.iter().find(of).map(|cell| cell.seconds_per_row)
     };
-    let costs: Vec<f64> = survey.best.iter().filter_map(best).collect();
+    let costs: Vec<f64> = profile.best.iter().filter_map(best).collect();
     match costs.as_slice() {
         [] => "unknown".to_owned(),
         [one] => in_ms(*one),
@@ -172,8 +172,8 @@ fn range(survey: &Survey) -> String {
 }
 
 /// The cost table: a line per shape of row, a column per number of rows in a run.
-fn costs(survey: &Survey) -> Vec<String> {
-    let mut grid: Vec<usize> = survey.measured.iter().map(|cell| cell.rows).collect();
+fn costs(profile: &CostProfile) -> Vec<String> {
+    let mut grid: Vec<usize> = profile.measured.iter().map(|cell| cell.rows).collect();
     grid.sort_unstable();
     grid.dedup();
     if grid.len() < 2 {
@@ -184,9 +184,9 @@ fn costs(survey: &Survey) -> Vec<String> {
         "CPU ms per row, by the shape of a row and the rows in a run:".to_owned(),
         format!("{:>8}{head}    best", "shape"),
     ];
-    for best in &survey.best {
+    for best in &profile.best {
         let cell = |rows: &usize| {
-            let found = survey
+            let found = profile
                 .measured
                 .iter()
                 .find(|cell| cell.shape_class == best.shape_class && cell.rows == *rows);
@@ -304,15 +304,16 @@ mod tests {
         };
         let measured = vec![cell(9, 1, 0.07), cell(9, 4, 0.05), cell(256, 1, 1.3)];
         let best = vec![Best { shape_class: 9, rows: 4 }, Best { shape_class: 256, rows: 1 }];
-        let survey = Survey { measured, best };
-        assert_eq!(range(&survey), "0.050 ms to 1.30 ms");
-        insta::assert_snapshot!(costs(&survey).join("\n"), @r"
+        let profile = CostProfile { measured, best };
+        assert_eq!(range(&profile), "0.050 ms to 1.30 ms");
+        insta::assert_snapshot!(costs(&profile).join("\n"), @r"
         CPU ms per row, by the shape of a row and the rows in a run:
            shape       1       4    best
                9   0.070   0.050       4
              256   1.300       -       1
         ");
-        let alone = Survey { measured: vec![cell(0, 1, 2.0)], best: vec![Best { shape_class: 0, rows: 1 }] };
+        let alone =
+            CostProfile { measured: vec![cell(0, 1, 2.0)], best: vec![Best { shape_class: 0, rows: 1 }] };
         assert_eq!((range(&alone), costs(&alone).len()), ("2.00 ms".to_owned(), 0));
     }
 

@@ -109,7 +109,7 @@ fn not_ready<'m>(models: impl Iterator<Item = (&'m str, ModelState)>) -> Option<
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let text = state.scrapes().get(Instant::now(), || {
-        state.metrics().set_pace(state.pool().workers(), state.pool().stretch());
+        state.metrics().set_workers(state.pool().workers(), state.pool().slowdown());
         state.metrics().encode()
     });
     ([(CONTENT_TYPE, OPEN_METRICS)], text)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lepton_scheduler::{
-    entry::{Entry, SchedParams, Shape},
+    entry::{QueueEntry, RowShape, SchedParams},
     queue::{Done, Report},
 };
 
@@ -47,22 +47,22 @@ pub(super) fn prepare_ahead(batch: Batch) -> Done<Job> {
     let Batch { model, jobs } = batch;
     let (mut rows, mut ended) = (Vec::with_capacity(jobs.len()), Vec::new());
     let mut meter = Meter::start();
-    for Entry { params, payload: Job { payload, caller, waiting } } in jobs {
+    for QueueEntry { params, job: Job { payload, caller, waiting } } in jobs {
         match prepare(payload, caller, params.workload, &model) {
             Some((row, caller)) => {
-                let params = SchedParams { shape: Shape::Prepared(row.bucket), ..params };
-                rows.push(Entry { params, payload: Job { payload: Payload::Row(row), caller, waiting } });
+                let params = SchedParams { shape: RowShape::Prepared(row.bucket), ..params };
+                rows.push(QueueEntry { params, job: Job { payload: Payload::Row(row), caller, waiting } });
             }
             None => ended.push(params),
         }
     }
     let spent = meter.lap();
     for job in &mut rows {
-        if let Payload::Row(row) = &mut job.payload.payload {
+        if let Payload::Row(row) = &mut job.job.payload {
             row.prepare.charge(&spent);
         }
     }
-    Done::Prepared { queue: model.lane(), rows, ended }
+    Done::Prepared { queue: model.queue(), rows, ended }
 }
 
 /// Runs a batch to its last answer, and reports what it took against what was expected.
@@ -71,7 +71,7 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
     let Batch { model, jobs } = batch;
     let Some(loaded) = model.loaded() else {
         for job in jobs {
-            job.payload.caller.answer(Err(Error::Internal("a job of a model that is not loaded".to_owned())));
+            job.job.caller.answer(Err(Error::Internal("a job of a model that is not loaded".to_owned())));
         }
         return Report::default();
     };
@@ -126,11 +126,11 @@ pub(super) fn run(batch: Batch, sessions: &mut Sessions, shift: &mut Meter) -> R
 
 /// Makes a job's row ready to run, or ends the job at once where there is none to run.
 fn ready(model: &Model, job: Queued, report: &mut Report) -> Option<Ready> {
-    if job.payload.caller.is_gone() || job.due() < Instant::now() {
+    if job.job.caller.is_gone() || job.due() < Instant::now() {
         job::end(job);
         return None;
     }
-    let Entry { params, payload: Job { payload, caller, waiting } } = job;
+    let QueueEntry { params, job: Job { payload, caller, waiting } } = job;
     let queue = params.queued.elapsed();
     drop::<Waiting>(waiting);
     let ahead = matches!(payload, Payload::Row(_));
@@ -206,7 +206,7 @@ impl Run<'_> {
         let Some(first) = group.first() else { return };
         self.report.expected += self.model.costs().run(first.row.bucket, group.len()).as_secs_f64();
         let tensors: Vec<&Tensors> = group.iter().map(|row| &row.row.tensors).collect();
-        match self.sessions.run(self.model.lane(), self.loaded, |session| run_rows(session, &tensors)) {
+        match self.sessions.run(self.model.queue(), self.loaded, |session| run_rows(session, &tensors)) {
             Ok(outputs) => {
                 let infer = self.meter.lap();
                 self.of_rows += infer.cpu;
@@ -298,7 +298,7 @@ impl Run<'_> {
                 .unwrap_or_else(|panic| Err(Error::Internal(format!("a further row panicked: {panic}"))))?;
             let Some(Further { row: tensors, shape: bucket, billing }) = next else { return Ok(outputs) };
             let (making, meter) = (began.elapsed(), Meter::start());
-            let run = self.sessions.run(model.lane(), loaded, |session| run_rows(session, &[&tensors]));
+            let run = self.sessions.run(model.queue(), loaded, |session| run_rows(session, &[&tensors]));
             let infer = meter.read();
             more.spent.wall += making + infer.wall;
             more.spent.cpu += making + infer.cpu;

@@ -17,13 +17,13 @@ pub(super) struct IdleTrim {
 }
 
 impl IdleTrim {
-    /// Takes in that the worker has worked until `now`.
+    /// Records that the worker has worked until `now`.
     pub(super) fn worked(&mut self, now: Instant) {
         self.last_work = Some(now);
         self.due.get_or_insert(now + AFTER);
     }
 
-    /// Says whether it is time, which it then is not any more until more was freed or kept long enough.
+    /// Returns whether it is time, which it then is not any more until more was freed or kept long enough.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         if self.due.is_none_or(|due| now < due) {
             return false;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lepton_scheduler::entry::{Cancellable, Entry};
+use lepton_scheduler::entry::{Cancellable, QueueEntry};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A job, with what the scheduler knows of it.
-pub(super) type Queued = Entry<Job>;
+pub(super) type Queued = QueueEntry<Job>;
 
 /// One input on its way to a worker.
 pub(super) struct Job {
@@ -90,10 +90,10 @@ impl Cancellable for Job {
 /// Ends a job whose caller has gone, or whose deadline has passed: tells who still listens.
 pub(super) fn end(queued: Queued) {
     if queued.is_broken(Instant::now()) {
-        queued.payload.waiting.model().metrics().promise_broken();
+        queued.job.waiting.model().metrics().promise_broken();
     }
     let deadline = queued.params.deadline;
-    let Job { payload, caller, .. } = queued.payload;
+    let Job { payload, caller, .. } = queued.job;
     // Memory first: the room says how much of it is alive at most.
     drop(payload);
     if !caller.is_gone() {

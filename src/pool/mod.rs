@@ -1,4 +1,4 @@
-//! The heart: models that come and go, their lanes, one queue, and the worker threads that empty it.
+//! The heart: models that come and go, one queue, and the worker threads that empty it.
 //!
 //! Everything that costs CPU happens on the workers. Every hand-over is a move and every exit is a
 //! drop: a dropped [`Reservation`] gives its place back, a dropped [`Reply`] cancels its job before any
@@ -42,9 +42,9 @@ pub use lepton_scheduler::{
 pub use self::{
     model::{Model, ModelInfo, State},
     notifier::{before_parking, end_round},
-    registry::LoadError,
+    registry::ModelLoadError,
     reservation::{Claim, Reply, Reservation},
-    warm_up::{Survey, survey},
+    warm_up::{CostProfile, profile},
     worker::on_a_worker,
 };
 use self::{registry::Others, shared::Shared, worker::Workers};
@@ -160,7 +160,7 @@ impl ModelPool {
     /// # Errors
     /// Where it does not load: then nothing else changes. Where it is being loaded already, is unloaded meanwhile, or
     /// the pool closes.
-    pub async fn load(&self, declared: Declared) -> Result<Arc<Model>, LoadError> {
+    pub async fn load(&self, declared: Declared) -> Result<Arc<Model>, ModelLoadError> {
         self.load_among(declared, Others::Keep).await
     }
 
@@ -169,14 +169,14 @@ impl ModelPool {
     ///
     /// # Errors
     /// As [`ModelPool::load`]: the other versions serve on.
-    pub async fn replace(&self, declared: Declared) -> Result<Arc<Model>, LoadError> {
+    pub async fn replace(&self, declared: Declared) -> Result<Arc<Model>, ModelLoadError> {
         self.load_among(declared, Others::Unload).await
     }
 
-    async fn load_among(&self, declared: Declared, others: Others) -> Result<Arc<Model>, LoadError> {
+    async fn load_among(&self, declared: Declared, others: Others) -> Result<Arc<Model>, ModelLoadError> {
         let mut progress = self.shared.progress();
         if self.shared.is_closed() {
-            return Err(LoadError::Stopping);
+            return Err(ModelLoadError::Stopping);
         }
         let (model, load) = self.enter(declared)?;
         let started = model::lock(&self.workers).load(&self.shared, &model, load, others);
@@ -188,18 +188,20 @@ impl ModelPool {
             match model.state() {
                 State::Loading => {}
                 State::Ready => return Ok(model),
-                State::Failed(reason) => return Err(LoadError::Failed { id: model.id().clone(), reason }),
-                State::Unloading => return Err(LoadError::Unloaded(model.id().clone())),
-                State::Stopping => return Err(LoadError::Stopping),
+                State::Failed(reason) => {
+                    return Err(ModelLoadError::Failed { id: model.id().clone(), reason });
+                }
+                State::Unloading => return Err(ModelLoadError::Unloaded(model.id().clone())),
+                State::Stopping => return Err(ModelLoadError::Stopping),
             }
             // The sender lives as long as `self`, so waiting cannot fail.
             if progress.changed().await.is_err() {
-                return Err(LoadError::Stopping);
+                return Err(ModelLoadError::Stopping);
             }
         }
     }
 
-    fn enter(&self, declared: Declared) -> Result<(Arc<Model>, LoadModel), LoadError> {
+    fn enter(&self, declared: Declared) -> Result<(Arc<Model>, LoadModel), ModelLoadError> {
         let (info, load) = declared.split();
         let id = info.id.clone();
         let metrics = self.metrics.of(&id);
@@ -257,8 +259,8 @@ impl ModelPool {
 
     /// Wall time for a second of CPU time of a batch, as seen lately: more than 1 where workers are
     /// interrupted or throttled.
-    pub fn stretch(&self) -> f64 {
-        self.shared.stretch()
+    pub fn slowdown(&self) -> f64 {
+        self.shared.slowdown()
     }
 
     /// Reserves room for one request to `model` before its body is read, or refuses it: the model

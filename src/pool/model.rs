@@ -86,7 +86,7 @@ pub struct ModelInfo {
 pub struct Model {
     info: ModelInfo,
     /// Its queue.
-    lane: Key,
+    queue: Key,
     loaded: OnceLock<Loaded>,
     samples: OnceLock<Vec<ProfileInput>>,
     state: Mutex<State>,
@@ -107,7 +107,7 @@ pub struct Model {
 impl Drop for Model {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.retire(self.lane, &self.info.id, self.loaded.take());
+            shared.retire(self.queue, &self.info.id, self.loaded.take());
         }
     }
 }
@@ -122,7 +122,7 @@ impl Model {
     ) -> Self {
         let costs = Arc::new(ModelCosts::new(info.batch.max_rows));
         Self {
-            lane: shared.add_lane(Arc::clone(&costs)),
+            queue: shared.add_queue(Arc::clone(&costs)),
             info,
             loaded: OnceLock::new(),
             samples: OnceLock::new(),
@@ -168,7 +168,7 @@ impl Model {
         self.costs.max_rows()
     }
 
-    /// Whether a worker may wait for company, where a request does not say.
+    /// How long a row may linger for others to share its run, where a request does not say.
     pub fn balance(&self) -> Balance {
         self.info.batch.balance
     }
@@ -317,8 +317,8 @@ impl Model {
         self.measuring_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    pub(super) fn lane(&self) -> Key {
-        self.lane
+    pub(super) fn queue(&self) -> Key {
+        self.queue
     }
 
     /// Why requests are refused now, whatever they ask; `None` where the model is ready, or finishes what found it

@@ -40,7 +40,7 @@ impl Drop for PutOff {
     }
 }
 
-/// Says that this thread is about to park: what it has put off is done, and it may put off what comes next.
+/// Notes that this thread is about to park: what it has put off is done, and it may put off what comes next.
 pub fn before_parking() {
     ROUND.with_borrow_mut(|round| round.parks = true);
     end_round();

@@ -19,7 +19,7 @@ use crate::{
 
 /// Why a model was not loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LoadError {
+pub enum ModelLoadError {
     #[error("the model {0} is being loaded already")]
     Busy(ModelId),
     #[error("the model {id} could not be loaded: {reason}")]
@@ -153,7 +153,7 @@ impl Registry {
         &self,
         id: &ModelId,
         make: impl FnOnce(Arc<Capacity>) -> Arc<Model>,
-    ) -> Result<Arc<Model>, LoadError> {
+    ) -> Result<Arc<Model>, ModelLoadError> {
         self.change(|table| {
             let at = match table.find(id.name.as_str()) {
                 Ok(at) => at,
@@ -170,7 +170,7 @@ impl Registry {
             let is_loading =
                 position.is_ok_and(|position| named.versions[position].state() == State::Loading);
             if is_coming || is_loading {
-                return Err(LoadError::Busy(id.clone()));
+                return Err(ModelLoadError::Busy(id.clone()));
             }
             let model = make(Arc::clone(&named.share));
             match position {

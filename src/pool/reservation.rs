@@ -15,7 +15,7 @@ use lepton_scheduler::{
     charge::{Asks, Charge, DEAR},
     cost::CostModel,
     demand::{Ask, Burden, Forecast},
-    entry::{self, SchedParams, Shape},
+    entry::{self, RowShape, SchedParams},
     handling::Evidence,
     policy::Class,
 };
@@ -31,7 +31,7 @@ use crate::{
         job::{Caller, Job, Payload, Queued},
         model::{Model, RETRY_LOADING, Waiting},
         notifier::DeferredNotification,
-        shared::{Entry, NotQueued, Shared},
+        shared::{NotQueued, Shared, Submission},
     },
     tasks::{Input, RequestSize, ShapeClass, Workload},
 };
@@ -54,7 +54,7 @@ pub struct Claim {
     pub after: Duration,
     /// Which work goes first.
     pub class: Class,
-    /// Whether a worker may wait for company.
+    /// How long a row may linger for others to share its run.
     pub balance: Balance,
 }
 
@@ -146,7 +146,7 @@ impl Reservation {
 
     /// How long one row is likely to take, from the moment that a worker begins with it.
     pub fn takes(&self) -> Duration {
-        ask_of(&self.model, &self.claim).ask.whole.mul_f64(self.shared.stretch())
+        ask_of(&self.model, &self.claim).ask.whole.mul_f64(self.shared.slowdown())
     }
 
     /// Reserves bytes as a body arrives.
@@ -180,14 +180,14 @@ impl Reservation {
         let charges = self.model.costs().charges(looked_at.into_iter());
         let dearest = inputs.iter().zip(&charges).max_by_key(|(_, charge)| charge.whole());
         let dearest = dearest.map_or_else(RequestSize::default, |(input, _)| input.size());
-        let asks = Asks::of(&charges, self.claim.due(), company(&self.model, &dearest));
+        let asks = Asks::of(&charges, self.claim.due(), batch_delay(&self.model, &dearest));
 
         let mut replies = Vec::with_capacity(inputs.len());
         let (queued, span) = (Instant::now(), tracing::Span::current());
         let body = (shared > 0).then(|| Arc::new(self.place.split_off_bytes()));
         let Self { model, shared, claim, place, held } = &mut self;
         let jobs = |forecast: Forecast, mut trial: Option<Trial>| {
-            // Who may wait for company is answered when it has come, which no forecast says.
+            // A row that may linger is answered when others have come, which no forecast says.
             let (fast, is_trial) = (claim.balance == Balance::Fast, trial.is_some());
             let predicted = Some(forecast.finish).filter(|_| inputs.len() == 1 && fast && !is_trial);
             let job = |(input, charge): (Input, Charge)| {
@@ -202,8 +202,8 @@ impl Reservation {
                     class: claim.class,
                     balance: claim.balance,
                     shape: match task.shape_class(&size) {
-                        ShapeClass::Known(number) => Shape::Sure(number),
-                        ShapeClass::Likely(number) => Shape::Likely(number),
+                        ShapeClass::Known(number) => RowShape::Sure(number),
+                        ShapeClass::Likely(number) => RowShape::Likely(number),
                     },
                     bytes,
                     workload: charge.workload,
@@ -223,15 +223,15 @@ impl Reservation {
                     // The first tells what the others cost.
                     trial: trial.take(),
                 };
-                let payload = Job { payload: Payload::Input(input), caller, waiting: Waiting::start(model) };
-                entry::Entry { params, payload }
+                let job = Job { payload: Payload::Input(input), caller, waiting: Waiting::start(model) };
+                entry::QueueEntry { params, job }
             };
             inputs.into_iter().zip(charges).map(job).collect::<Vec<Queued>>()
         };
         let held = held.as_mut().and_then(|held| held.work.take());
         let costs = Arc::clone(model.costs());
-        let entry = Entry { lane: model.lane(), costs, asks, class: claim.class, held };
-        match shared.push(entry, jobs) {
+        let submission = Submission { model: model.queue(), costs, asks, class: claim.class, held };
+        match shared.push(submission, jobs) {
             Ok(deferred) => {
                 // The first is the one that is awaited first.
                 if let Some(first) = replies.first_mut() {
@@ -250,7 +250,7 @@ impl Reservation {
     /// How long an answer would take, whatever the request.
     fn backlog(&self) -> Duration {
         let (due, none) = (self.claim.due(), Duration::ZERO);
-        let ask = Ask { due, whole: none, longest: none, company: none, burden: Burden::Unknown };
+        let ask = Ask { due, whole: none, longest: none, batch_delay: none, burden: Burden::Unknown };
         self.shared.forecast(ask, self.claim.class).finish
     }
 }
@@ -270,13 +270,14 @@ fn ask_of(model: &Model, claim: &Claim) -> AskUnread {
         true if whole > DEAR => Burden::Heavy,
         true => Burden::Light,
     };
-    let ask = Ask { due: claim.due(), whole, longest: whole, company: company(model, &claim.size), burden };
+    let ask =
+        Ask { due: claim.due(), whole, longest: whole, batch_delay: batch_delay(model, &claim.size), burden };
     let without_bytes = Ask { whole: least.network, longest: least.network, ..ask };
     AskUnread { ask, without_bytes: (!least.handling.is_zero()).then_some(without_bytes) }
 }
 
 /// How much longer than alone such an input's row takes in a batch that is as large as pays.
-fn company(model: &Model, size: &RequestSize) -> Duration {
+fn batch_delay(model: &Model, size: &RequestSize) -> Duration {
     model.task().map_or(Duration::ZERO, |task| {
         let curve = model.costs().curve(task.shape_class(size).number(), 1.0);
         curve.full.saturating_sub(curve.one)

@@ -11,50 +11,50 @@ use crate::{
     pool::{Loaded, batch::guarded},
 };
 
-/// One worker's sessions, opened when first needed, by the lane of their model: few enough to look through.
+/// One worker's sessions, opened when first needed, by the queue of their model: few enough to look through.
 #[derive(Default)]
 pub(super) struct Sessions {
-    by_lane: Vec<(Key, Box<dyn Session>)>,
+    by_queue: Vec<(Key, Box<dyn Session>)>,
 }
 
 impl Sessions {
-    /// Drops the sessions of models whose lane is not among these.
-    pub(super) fn keep(&mut self, lanes: &[Key]) {
-        self.by_lane.retain(|(lane, _)| lanes.contains(lane));
+    /// Drops the sessions of models whose queue is not among these.
+    pub(super) fn keep(&mut self, queues: &[Key]) {
+        self.by_queue.retain(|(queue, _)| queues.contains(queue));
     }
 
-    /// Drops the session of `lane`, if there is one.
-    pub(super) fn forget(&mut self, lane: Key) {
-        self.by_lane.retain(|(other, _)| *other != lane);
+    /// Drops the session of `queue`, if there is one.
+    pub(super) fn forget(&mut self, queue: Key) {
+        self.by_queue.retain(|(other, _)| *other != queue);
     }
 
-    /// Works with the session of `lane`. An error or a panic becomes its text; after a panic nobody knows
+    /// Works with the session of `queue`. An error or a panic becomes its text; after a panic nobody knows
     /// what state the session is in, and the next work opens a fresh one.
     pub(super) fn run<T, E: Display>(
         &mut self,
-        lane: Key,
+        queue: Key,
         loaded: &Loaded,
         work: impl FnOnce(&mut dyn Session) -> Result<T, E>,
     ) -> Result<T, String> {
-        let session = self.of(lane, loaded).map_err(|error| error.to_string())?;
+        let session = self.of(queue, loaded).map_err(|error| error.to_string())?;
         match guarded(|| work(session)) {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(panic) => {
-                self.forget(lane);
+                self.forget(queue);
                 Err(format!("the network panicked: {panic}"))
             }
         }
     }
 
-    /// The session of `lane`.
-    fn of(&mut self, lane: Key, loaded: &Loaded) -> Result<&mut dyn Session, EngineError> {
-        let at = match self.by_lane.iter().position(|(other, _)| *other == lane) {
+    /// The session of `queue`.
+    fn of(&mut self, queue: Key, loaded: &Loaded) -> Result<&mut dyn Session, EngineError> {
+        let at = match self.by_queue.iter().position(|(other, _)| *other == queue) {
             Some(at) => at,
             None => {
-                self.by_lane.push((lane, loaded.engine.open()?));
-                self.by_lane.len() - 1
+                self.by_queue.push((queue, loaded.engine.open()?));
+                self.by_queue.len() - 1
             }
         };
-        Ok(self.by_lane[at].1.as_mut())
+        Ok(self.by_queue[at].1.as_mut())
     }
 }

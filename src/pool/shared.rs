@@ -45,8 +45,8 @@ pub(super) struct Shared {
 }
 
 /// Where jobs are to be queued, and on which terms.
-pub(super) struct Entry {
-    pub(super) lane: Key,
+pub(super) struct Submission {
+    pub(super) model: Key,
     pub(super) costs: Arc<ModelCosts>,
     pub(super) asks: Asks,
     pub(super) class: Class,
@@ -87,15 +87,15 @@ impl Shared {
     }
 
     /// Makes a queue for the jobs of a model that costs this.
-    pub(super) fn add_lane(&self, costs: Arc<ModelCosts>) -> Key {
+    pub(super) fn add_queue(&self, costs: Arc<ModelCosts>) -> Key {
         self.queue().jobs.add(costs)
     }
 
     /// Gives back what is kept of a model that nobody holds any more: its queue at once, its weights and its sessions
     /// as soon as the workers have a moment.
-    pub(super) fn retire(&self, lane: Key, id: &ModelId, loaded: Option<Loaded>) {
+    pub(super) fn retire(&self, queue: Key, id: &ModelId, loaded: Option<Loaded>) {
         let was_loaded = loaded.is_some();
-        let ended = self.queue().remove(lane, loaded);
+        let ended = self.queue().remove(queue, loaded);
         drop(ended);
         self.notifier.notify_now(usize::MAX);
         self.announce();
@@ -119,7 +119,7 @@ impl Shared {
     }
 
     /// Wall seconds for a CPU second of a batch, as seen lately.
-    pub(super) fn stretch(&self) -> f64 {
+    pub(super) fn slowdown(&self) -> f64 {
         self.queue().jobs.slowdown(Instant::now())
     }
 
@@ -162,10 +162,10 @@ impl Shared {
     /// Returns the notification of workers where it was deferred, for the caller to keep until its next poll.
     pub(super) fn push(
         &self,
-        entry: Entry,
+        submission: Submission,
         jobs: impl FnOnce(Forecast, Option<Trial>) -> Vec<Queued>,
     ) -> Result<Option<DeferredNotification>, NotQueued> {
-        let Entry { lane, costs, asks, class, held } = entry;
+        let Submission { model, costs, asks, class, held } = submission;
         let mut queue = self.queue();
         if let Some(held) = held {
             queue.jobs.release_time(asks.ask.due, held);
@@ -184,7 +184,7 @@ impl Shared {
         };
         let n_jobs = jobs.len();
         // A reservation holds its model, and a model its queue.
-        let left = queue.jobs.push(lane, jobs);
+        let left = queue.jobs.push(model, jobs);
         let idle = queue.jobs.idle();
         drop(queue);
         drop(left);
@@ -231,13 +231,13 @@ impl Shared {
 
     /// How many models have a queue.
     #[cfg(test)]
-    pub(super) fn n_lanes(&self) -> usize {
+    pub(super) fn n_queues(&self) -> usize {
         self.queue().jobs.models().count()
     }
 
     /// How many places for queues there are, in use or not.
     #[cfg(test)]
-    pub(super) fn n_lane_places(&self) -> usize {
+    pub(super) fn n_queue_places(&self) -> usize {
         self.queue().jobs.n_places()
     }
 
@@ -265,8 +265,8 @@ impl Shared {
         self.announce();
     }
 
-    /// Takes in what a worker has done and waits for its next errand; `None` where it is to leave. Where there
-    /// is nothing to do, and from `due` on, that is the errand. `seen` is how many removed lanes the worker has forgotten.
+    /// Records what a worker has done and waits for its next assignment; `None` where it is to leave. Where there
+    /// is nothing to do, and from `due` on, that is the assignment. `seen` is how many models have gone as far as the worker knows.
     pub(super) fn next(
         &self,
         worker: usize,

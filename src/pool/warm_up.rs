@@ -39,7 +39,7 @@ const ENOUGH: Duration = Duration::from_millis(20);
 
 /// What a model costs, measured while it is not served.
 #[derive(Debug)]
-pub struct Survey {
+pub struct CostProfile {
     /// By shape and rows.
     pub measured: Vec<Measured>,
     /// How many rows a run should take, by shape.
@@ -47,7 +47,7 @@ pub struct Survey {
 }
 
 /// Measures a model in the way that a server does when it starts.
-pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
+pub fn profile(loaded: &Loaded, max_rows: usize) -> Result<CostProfile, String> {
     let samples = loaded.task.profile_inputs();
     let mut table = CostTable::new(max_rows, samples.iter().map(|sample| (sample.shape, sample.size())));
     let mut session = loaded.engine.open().map_err(|error| error.to_string())?;
@@ -63,10 +63,10 @@ pub fn survey(loaded: &Loaded, max_rows: usize) -> Result<Survey, String> {
             table.measure(sample.shape, *rows, cpu);
         }
     }
-    Ok(Survey { measured: table.measured(), best: table.bests() })
+    Ok(CostProfile { measured: table.measured(), best: table.bests() })
 }
 
-/// Says whether a run is not worth measuring, after `spent` on others and where a row alone takes `one`.
+/// Returns whether a run is not worth measuring, after `spent` on others and where a row alone takes `one`.
 fn is_too_dear(spent: Duration, one: Duration, run: Duration) -> bool {
     spent + run * 2 > BUDGET || run > LONGEST.max(one * ALWAYS)
 }
@@ -102,7 +102,7 @@ pub(super) fn load(
         && let Err(reason) = run_sample(model, &loaded, first, 1, sessions)
     {
         // What did not do is not kept until the model is unloaded.
-        sessions.forget(model.lane());
+        sessions.forget(model.queue());
         return Err(reason);
     }
     let n_samples = samples.len();
@@ -145,7 +145,7 @@ fn run_sample(
         }
     }
     let meter = Meter::start();
-    let measured = sessions.run(model.lane(), loaded, |session| measure(session, row, rows));
+    let measured = sessions.run(model.queue(), loaded, |session| measure(session, row, rows));
     let spent = meter.read();
     model.add_measuring(spent.cpu);
     model.measured_for(spent.wall, Instant::now());

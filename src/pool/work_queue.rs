@@ -35,7 +35,7 @@ pub(super) struct Batch {
 impl Batch {
     /// Makes a batch of jobs of one model; `None` of no jobs.
     fn of(jobs: Vec<Queued>) -> Option<Self> {
-        let model = Arc::clone(jobs.first()?.payload.waiting.model());
+        let model = Arc::clone(jobs.first()?.job.waiting.model());
         Some(Self { model, jobs })
     }
 }
@@ -51,7 +51,7 @@ pub(super) enum BackgroundTask {
 /// What is to be given back of models that are gone.
 pub(super) struct Gone {
     /// The queues that are left: sessions of models with another are of no use any more.
-    pub(super) lanes: Vec<Key>,
+    pub(super) queues: Vec<Key>,
     /// Weights that nobody will run any more. Whoever gets this drops them.
     pub(super) loaded: Vec<Loaded>,
 }
@@ -98,7 +98,7 @@ impl WorkQueue {
     /// `loaded`. Returns what the caller is to drop once the lock is released.
     pub(super) fn remove(
         &mut self,
-        lane: Key,
+        queue: Key,
         loaded: Option<Loaded>,
     ) -> (Option<ModelQueue<Job, Arc<ModelCosts>>>, VecDeque<BackgroundTask>) {
         self.n_gone += 1;
@@ -114,7 +114,7 @@ impl WorkQueue {
             *tasks = left;
             ended.extend(gone);
         }
-        (self.jobs.remove(lane), ended)
+        (self.jobs.remove(queue), ended)
     }
 
     /// Returns what a worker is to give back that has seen only `seen` models go, which it then has seen all.
@@ -123,7 +123,7 @@ impl WorkQueue {
             return None;
         }
         *seen = self.n_gone;
-        Some(Gone { lanes: self.jobs.models().collect(), loaded: std::mem::take(&mut self.gone) })
+        Some(Gone { queues: self.jobs.models().collect(), loaded: std::mem::take(&mut self.gone) })
     }
 
     /// Queues a task that goes before every request.

@@ -148,8 +148,8 @@ fn work(worker: usize, shared: &Shared) {
                     tracing::error!(model = %model.name(), reason, "a warm-up run failed");
                 }
             }
-            Assignment::Forget(Gone { lanes, loaded }) => {
-                sessions.keep(&lanes);
+            Assignment::Forget(Gone { queues, loaded }) => {
+                sessions.keep(&queues);
                 drop(loaded);
                 allocator::give_back(GiveBack::All);
             }

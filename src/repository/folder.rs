@@ -38,7 +38,7 @@ impl Folder {
         &self.path
     }
 
-    /// Says whether something goes by that name.
+    /// Returns whether something goes by that name.
     pub(super) fn has(&self, file: &Path) -> bool {
         self.path.join(file).symlink_metadata().is_ok()
     }

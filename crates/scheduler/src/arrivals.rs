@@ -26,7 +26,7 @@ const MOST_DOUBT: u32 = 64;
 
 /// How the rows of one shape come.
 #[derive(Debug, Default)]
-pub struct Arrivals {
+pub struct ArrivalRate {
     last: Option<Instant>,
     /// Mean time between two of them, where two have come.
     gap: Option<Duration>,
@@ -35,8 +35,8 @@ pub struct Arrivals {
     doubted: u32,
 }
 
-impl Arrivals {
-    /// Takes in a row. Those of one moment are of one request, and count as one.
+impl ArrivalRate {
+    /// Records a row. Those of one moment are of one request, and count as one.
     pub fn came(&mut self, at: Instant) {
         let Some(last) = self.last else {
             self.last = Some(at);
@@ -54,9 +54,9 @@ impl Arrivals {
         });
     }
 
-    /// Takes in a run: the first of its rows `waited`, and of those that waited with it there were `company`.
-    pub fn ran(&mut self, waited: Duration, company: usize) {
-        if company > 0 {
+    /// Records a run: the first of its rows `waited`, and of those that waited with it there were `others`.
+    pub fn ran(&mut self, waited: Duration, others: usize) {
+        if others > 0 {
             (self.doubt, self.doubted) = (0, 0);
         } else if self.expected().is_some_and(|next| waited >= next.gap) {
             self.doubt = (self.doubt * 2).clamp(1, MOST_DOUBT);
@@ -64,7 +64,7 @@ impl Arrivals {
         }
     }
 
-    /// How rows come, where company is expected at all.
+    /// How rows come, where more are expected at all.
     pub fn expected(&self) -> Option<Arriving> {
         let (last, gap) = self.last.zip(self.gap)?;
         (self.doubted == 0).then_some(Arriving { last, gap })
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn nobody_is_expected_before_two_have_come() {
-        let (mut arrivals, epoch) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, epoch) = (ArrivalRate::default(), Instant::now());
         assert_eq!(arrivals.expected(), None);
         arrivals.came(epoch);
         arrivals.came(epoch);
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn a_pause_says_little_of_the_pace_and_a_new_pace_is_soon_learnt() {
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = ArrivalRate::default();
         let mut now = Instant::now();
-        let mut come = |arrivals: &mut Arrivals, after: Duration, times: usize| {
+        let mut come = |arrivals: &mut ArrivalRate, after: Duration, times: usize| {
             for _ in 0..times {
                 now += after;
                 arrivals.came(now);
@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn each_wait_in_vain_halves_how_often_one_waits_until_company_comes() {
-        let mut arrivals = Arrivals::default();
+    fn each_wait_in_vain_halves_how_often_one_waits_until_others_come() {
+        let mut arrivals = ArrivalRate::default();
         let mut now = Instant::now();
         let mut waits = Vec::new();
         for row in 0..200 {

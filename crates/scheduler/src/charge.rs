@@ -72,14 +72,14 @@ pub struct Asks {
 }
 
 impl Asks {
-    /// Sums up the inputs of a request that is due by then. `company` is how much longer than alone the dearest row
+    /// Sums up the inputs of a request that is due by then. `batch_delay` is how much longer than alone the dearest row
     /// takes in a batch.
-    pub fn of(charges: &[Charge], due: Instant, company: Duration) -> Self {
+    pub fn of(charges: &[Charge], due: Instant, batch_delay: Duration) -> Self {
         let whole = charges.iter().map(Charge::whole).sum();
         let burden =
             if whole > DEAR || charges.iter().any(Charge::is_dear) { Burden::Heavy } else { Burden::Light };
         let longest = charges.iter().map(Charge::whole).max().unwrap_or_default();
-        let ask = Ask { due, whole, longest, company, burden };
+        let ask = Ask { due, whole, longest, batch_delay, burden };
         let extrapolated = charges.iter().filter(|charge| charge.evidence == Evidence::Extrapolated);
         let proven = extrapolated.max_by_key(|charge| charge.handling).map(|dearest| {
             let longest = charges.iter().map(Charge::proven).max().unwrap_or_default();

@@ -160,7 +160,7 @@ impl CostTable {
         &self.grid
     }
 
-    /// Takes in a measurement that nobody waited for: the CPU time of a run of `rows` rows, where `rows`
+    /// Records a measurement that nobody waited for: the CPU time of a run of `rows` rows, where `rows`
     /// is in the grid.
     pub fn measure(&mut self, shape_class: usize, rows: usize, cpu: Duration) {
         let cpu = cpu.as_secs_f64();
@@ -227,7 +227,7 @@ impl CostTable {
         blend(&mut self.preparing, prepare.as_secs_f64());
     }
 
-    /// Takes in what a run took of a worker's time beside its rows.
+    /// Records what a run took of a worker's time beside its rows.
     pub fn ran(&mut self, around: Duration) {
         blend(&mut self.around, around.as_secs_f64());
     }
@@ -256,16 +256,16 @@ impl CostTable {
         scale * shape.run(&self.grid, rows.max(1))
     }
 
-    /// Says whether rows of some shape gain by sharing a run.
+    /// Returns whether rows of some shape gain by sharing a run.
     pub fn gains(&self) -> bool {
         self.shapes.values().any(|shape| shape.best > 1)
     }
 
-    /// What the policy needs to know of a shape class; `stretch` is wall seconds for a CPU second.
-    pub fn curve(&self, shape_class: usize, stretch: f64) -> Curve {
+    /// What the policy needs to know of a shape class; `slowdown` is wall seconds for a CPU second.
+    pub fn curve(&self, shape_class: usize, slowdown: f64) -> Curve {
         let best = self.shapes.get(&shape_class).map_or(1, |shape| shape.next(&self.grid));
         let cpu = |rows| self.run(shape_class, rows) + self.around();
-        let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * stretch).unwrap_or_default();
+        let wall = |rows| Duration::try_from_secs_f64(cpu(rows) * slowdown).unwrap_or_default();
         let one = wall(1);
         Curve { best, one, full: if best == 1 { one } else { wall(best) } }
     }
@@ -393,7 +393,7 @@ impl Shape {
 }
 
 impl Cell {
-    /// Takes in a run that cost `ratio` times what was expected.
+    /// Records a run that cost `ratio` times what was expected.
     fn learn(&mut self, ratio: f64) {
         let sample = self.mean * ratio;
         self.mean += NEWEST * (sample - self.mean);

@@ -47,7 +47,7 @@ pub struct Ask {
     /// CPU time of its dearest row.
     pub longest: Duration,
     /// How much longer than that row alone the batch takes that it may share, in CPU time.
-    pub company: Duration,
+    pub batch_delay: Duration,
     pub burden: Burden,
 }
 
@@ -139,8 +139,8 @@ impl Demand {
         let tick = self.tick(ask.due);
         let before = due_by(&self.all, tick);
         // Where rows wait, they share runs, and a row is answered when all of its run is.
-        let company = if before > 0.0 { ask.company.as_secs_f64() } else { 0.0 };
-        let alone = (own + company) * supply.slowdown;
+        let batch_delay = if before > 0.0 { ask.batch_delay.as_secs_f64() } else { 0.0 };
+        let alone = (own + batch_delay) * supply.slowdown;
         let heavy_before = due_by(&self.heavy, tick);
         let mut waits = supply.level((before + whole - own) * supply.service_rate);
         if ask.burden != Burden::Heavy {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn ask(due: Instant, work: Duration) -> Ask {
-        Ask { due, whole: work, longest: work, company: Duration::ZERO, burden: Burden::Light }
+        Ask { due, whole: work, longest: work, batch_delay: Duration::ZERO, burden: Burden::Light }
     }
 
     /// To the microsecond.
@@ -300,7 +300,7 @@ mod tests {
         // Rows that share runs drain faster than they were charged.
         at(100, &supply, 16 * MS);
         // And end with their whole run.
-        let shared = Ask { company: 3 * MS, ..ask(now + MS * 100, 2 * MS) };
+        let shared = Ask { batch_delay: 3 * MS, ..ask(now + MS * 100, 2 * MS) };
         assert!(near(demand.forecast(shared, &supply).finish, 22 * MS));
         supply.busy = &[0.0, 0.004];
         // An idle worker takes it at once.

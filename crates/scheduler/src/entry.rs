@@ -9,7 +9,7 @@ use crate::{balance::Balance, charge::DEAR, demand::Burden, policy::Class, workl
 
 /// Which rows can share a run: a number for each shape, the task's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum RowShape {
     /// Likely this one; known once the input is prepared.
     Likely(usize),
     /// This one, before anything is prepared.
@@ -18,7 +18,7 @@ pub enum Shape {
     Prepared(usize),
 }
 
-impl Shape {
+impl RowShape {
     /// The number, as far as it is known.
     pub fn number(self) -> usize {
         match self {
@@ -40,7 +40,7 @@ pub struct SchedParams {
     pub predicted: Option<Duration>,
     pub class: Class,
     pub balance: Balance,
-    pub shape: Shape,
+    pub shape: RowShape,
     /// Bytes of the input.
     pub bytes: usize,
     /// How much there is to prepare of it.
@@ -80,8 +80,8 @@ impl SchedParams {
     /// Returns whether it may hold a worker for long from now on: what was prepared has that behind it.
     pub fn holds_long(&self) -> bool {
         match self.shape {
-            Shape::Likely(_) | Shape::Sure(_) => self.is_dear,
-            Shape::Prepared(_) => self.is_dear && self.network > DEAR,
+            RowShape::Likely(_) | RowShape::Sure(_) => self.is_dear,
+            RowShape::Prepared(_) => self.is_dear && self.network > DEAR,
         }
     }
 
@@ -99,12 +99,12 @@ pub trait Cancellable {
 
 /// A row that waits.
 #[derive(Debug)]
-pub struct Entry<J> {
+pub struct QueueEntry<J> {
     pub params: SchedParams,
-    pub payload: J,
+    pub job: J,
 }
 
-impl<J: Cancellable> Entry<J> {
+impl<J: Cancellable> QueueEntry<J> {
     /// When the answer is due.
     pub fn due(&self) -> Instant {
         self.params.due()
@@ -113,6 +113,6 @@ impl<J: Cancellable> Entry<J> {
     /// Returns whether ending the row now breaks its promise: its time is over, or somebody still waits. Those who
     /// left before are promised nothing any more.
     pub fn is_broken(&self, now: Instant) -> bool {
-        self.due() <= now || !self.payload.is_cancelled()
+        self.due() <= now || !self.job.is_cancelled()
     }
 }

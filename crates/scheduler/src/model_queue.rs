@@ -6,11 +6,11 @@
 use std::{collections::VecDeque, time::Instant};
 
 use crate::{
-    arrivals::Arrivals,
+    arrivals::ArrivalRate,
     balance::Balance,
     charge::DEAR,
     cost::CostModel,
-    entry::{Cancellable, Entry, SchedParams, Shape},
+    entry::{Cancellable, QueueEntry, RowShape, SchedParams},
     ledger::Turn,
     policy::{Class, GroupView},
 };
@@ -42,7 +42,7 @@ pub struct Position {
 pub struct ModelQueue<J, C> {
     costs: C,
     /// Inputs that have to be prepared before anybody knows what they can share a run with, by class.
-    pending: [VecDeque<Entry<J>>; 2],
+    pending: [VecDeque<QueueEntry<J>>; 2],
     groups: Vec<RowGroup<J>>,
     n_rows: usize,
 }
@@ -54,8 +54,8 @@ struct RowGroup<J> {
     class: Class,
     is_dear: bool,
     is_unknown: bool,
-    entries: VecDeque<Entry<J>>,
-    arrivals: Arrivals,
+    entries: VecDeque<QueueEntry<J>>,
+    arrivals: ArrivalRate,
 }
 
 impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
@@ -70,10 +70,11 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     }
 
     /// Queues a row: by its shape where that is known or preparing it ahead is not worth it, else as pending.
-    pub fn push(&mut self, entry: Entry<J>, ahead: PrepareAhead) {
+    pub fn push(&mut self, entry: QueueEntry<J>, ahead: PrepareAhead) {
         let params = &entry.params;
         // A dear one is not prepared ahead of its turn.
-        if matches!(params.shape, Shape::Likely(_)) && ahead == PrepareAhead::Pays && !params.holds_long() {
+        if matches!(params.shape, RowShape::Likely(_)) && ahead == PrepareAhead::Pays && !params.holds_long()
+        {
             insert(&mut self.pending[params.class as usize], entry);
             return;
         }
@@ -97,7 +98,7 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
             (*other, *of, group.is_dear, group.is_unknown) == (number, class, is_dear, is_unknown)
         };
         let position = self.groups.iter().position(same).unwrap_or_else(|| {
-            let (entries, arrivals) = (VecDeque::new(), Arrivals::default());
+            let (entries, arrivals) = (VecDeque::new(), ArrivalRate::default());
             self.groups.push(RowGroup { number, class, is_dear, is_unknown, entries, arrivals });
             self.groups.len() - 1
         });
@@ -119,9 +120,15 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
 
     /// Takes pending inputs in the order of their deadlines, the next one's class first: at most `most`, and no more than
     /// the first one beyond `bytes` bytes of input.
-    pub fn take_pending(&mut self, class: Class, now: Instant, most: usize, bytes: usize) -> Vec<Entry<J>> {
+    pub fn take_pending(
+        &mut self,
+        class: Class,
+        now: Instant,
+        most: usize,
+        bytes: usize,
+    ) -> Vec<QueueEntry<J>> {
         let due = self.first_pending(class, now);
-        let first = |entries: &VecDeque<Entry<J>>| entries.front().map(Entry::due);
+        let first = |entries: &VecDeque<QueueEntry<J>>| entries.front().map(QueueEntry::due);
         let Some(entries) = self.pending.iter_mut().find(|entries| due.is_some() && first(entries) == due)
         else {
             return Vec::new();
@@ -141,7 +148,7 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     }
 
     /// The inputs that have not been prepared, in no order.
-    pub fn pending(&self) -> impl Iterator<Item = &Entry<J>> {
+    pub fn pending(&self) -> impl Iterator<Item = &QueueEntry<J>> {
         self.pending.iter().flatten()
     }
 
@@ -158,7 +165,7 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     /// When the first dear row that waits here is due.
     pub fn first_dear(&self) -> Option<Instant> {
         let dear = self.groups.iter().filter(|group| group.is_dear);
-        dear.filter_map(|group| group.entries.front().map(Entry::due)).min()
+        dear.filter_map(|group| group.entries.front().map(QueueEntry::due)).min()
     }
 
     /// The policy's view of each group in which rows wait that this turn may take, with the place of the first of
@@ -215,7 +222,7 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     }
 
     /// The first `rows` entries from `position` on.
-    pub fn entries(&self, position: Position, rows: usize) -> impl Iterator<Item = &Entry<J>> {
+    pub fn entries(&self, position: Position, rows: usize) -> impl Iterator<Item = &QueueEntry<J>> {
         self.groups[position.group].entries.range(position.from..).take(rows)
     }
 
@@ -225,14 +232,14 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
         position: Position,
         rows: usize,
         now: Instant,
-        ended: &mut Vec<Entry<J>>,
-    ) -> Vec<Entry<J>> {
+        ended: &mut Vec<QueueEntry<J>>,
+    ) -> Vec<QueueEntry<J>> {
         let mut taken = Vec::with_capacity(rows);
         let group = &mut self.groups[position.group];
         while taken.len() < rows {
             let Some(entry) = group.entries.remove(position.from) else { break };
             self.n_rows -= 1;
-            if entry.payload.is_cancelled() { ended.push(entry) } else { taken.push(entry) }
+            if entry.job.is_cancelled() { ended.push(entry) } else { taken.push(entry) }
         }
         if let Some(first) = taken.first() {
             let waited = now.saturating_duration_since(first.params.queued);
@@ -243,9 +250,9 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
 
     /// Takes out the entries at the front of each group whose callers have gone, or who cannot be answered
     /// in time. Only the front decides: the rest is looked at when it gets there.
-    pub fn clear(&mut self, now: Instant, slowdown: f64, ended: &mut Vec<Entry<J>>) {
+    pub fn clear(&mut self, now: Instant, slowdown: f64, ended: &mut Vec<QueueEntry<J>>) {
         for entries in &mut self.pending {
-            while entries.front().is_some_and(|entry| entry.payload.is_cancelled() || entry.due() <= now) {
+            while entries.front().is_some_and(|entry| entry.job.is_cancelled() || entry.due() <= now) {
                 ended.extend(entries.pop_front());
             }
         }
@@ -256,7 +263,7 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
                     let least = self.costs.curve(group.number, slowdown).one / 2;
                     now + least <= entry.due()
                 };
-                if !entry.payload.is_cancelled() && in_time() {
+                if !entry.job.is_cancelled() && in_time() {
                     break;
                 }
                 ended.extend(group.entries.pop_front());
@@ -266,10 +273,10 @@ impl<J: Cancellable, C: CostModel> ModelQueue<J, C> {
     }
 
     /// Takes out every entry whose caller has gone.
-    pub fn sweep(&mut self, ended: &mut Vec<Entry<J>>) {
-        let mut keep = |entries: &mut VecDeque<Entry<J>>| {
-            let (gone, waiting): (VecDeque<Entry<J>>, VecDeque<Entry<J>>) =
-                entries.drain(..).partition(|entry| entry.payload.is_cancelled());
+    pub fn sweep(&mut self, ended: &mut Vec<QueueEntry<J>>) {
+        let mut keep = |entries: &mut VecDeque<QueueEntry<J>>| {
+            let (gone, waiting): (VecDeque<QueueEntry<J>>, VecDeque<QueueEntry<J>>) =
+                entries.drain(..).partition(|entry| entry.job.is_cancelled());
             *entries = waiting;
             ended.extend(gone);
         };
@@ -287,7 +294,7 @@ pub enum PrepareAhead {
 }
 
 /// Inserts an entry in the order of deadlines.
-fn insert<J: Cancellable>(entries: &mut VecDeque<Entry<J>>, entry: Entry<J>) {
+fn insert<J: Cancellable>(entries: &mut VecDeque<QueueEntry<J>>, entry: QueueEntry<J>) {
     // Most are due after those before them: look from the back.
     let after = entries.iter().rposition(|other| other.due() <= entry.due()).map_or(0, |i| i + 1);
     entries.insert(after, entry);

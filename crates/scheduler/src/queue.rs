@@ -18,7 +18,7 @@ use crate::{
     balance::Balance,
     cost::CostModel,
     demand::{Ask, Burden, Forecast},
-    entry::{Cancellable, Entry, SchedParams},
+    entry::{Cancellable, QueueEntry, SchedParams},
     ledger::{Ledger, Running, Turn},
     model_queue::{ModelQueue, Position, PrepareAhead, Which},
     policy::{self, Class, Decision, GroupView, Policy, View},
@@ -40,9 +40,9 @@ const BETWEEN_SWEEPS: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub enum Work<J> {
     /// Prepare these inputs of one model and bring them back.
-    Prepare(Vec<Entry<J>>),
+    Prepare(Vec<QueueEntry<J>>),
     /// Run these rows of one model.
-    Run(Vec<Entry<J>>),
+    Run(Vec<QueueEntry<J>>),
     /// Nothing before that moment: rows wait for others to share their run.
     Linger(Instant),
     /// Nothing that callers wait for; nothing before that moment, where there is one.
@@ -58,7 +58,7 @@ pub enum Done<J> {
     /// Rows of the model of that queue that were prepared, and those that had none.
     Prepared {
         queue: Key,
-        rows: Vec<Entry<J>>,
+        rows: Vec<QueueEntry<J>>,
         ended: Vec<SchedParams>,
     },
     Ran(Report),
@@ -137,7 +137,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
     }
 
     /// Queues the rows of one request for a model. Gives them back where that model has no queue.
-    pub fn push(&mut self, model: Key, entries: Vec<Entry<J>>) -> Vec<Entry<J>> {
+    pub fn push(&mut self, model: Key, entries: Vec<QueueEntry<J>>) -> Vec<QueueEntry<J>> {
         if self.models.get(model).is_none() {
             return entries;
         }
@@ -166,7 +166,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         }
     }
 
-    fn place(&mut self, model: Key, entry: Entry<J>) {
+    fn place(&mut self, model: Key, entry: QueueEntry<J>) {
         let Some(queue) = self.models.get_mut(model) else { return };
         let pays = self.policy.prepares_ahead() && queue.costs().gains();
         queue.push(entry, if pays { PrepareAhead::Pays } else { PrepareAhead::GainsNothing });
@@ -244,7 +244,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
 
     /// Gives a free worker its next work, and the rows to end: those whose callers have gone, at no cost but this look,
     /// and those who cannot be answered in time.
-    pub fn take(&mut self, worker: usize, now: Instant) -> (Work<J>, Vec<Entry<J>>) {
+    pub fn take(&mut self, worker: usize, now: Instant) -> (Work<J>, Vec<QueueEntry<J>>) {
         if worker >= self.ledger.workers {
             return (Work::Leave, Vec::new());
         }
@@ -255,7 +255,13 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         (work, ended)
     }
 
-    fn next(&mut self, worker: usize, now: Instant, slowdown: f64, ended: &mut Vec<Entry<J>>) -> Work<J> {
+    fn next(
+        &mut self,
+        worker: usize,
+        now: Instant,
+        slowdown: f64,
+        ended: &mut Vec<QueueEntry<J>>,
+    ) -> Work<J> {
         if let Some(work) = self.prepare(worker, Class::Interactive, now) {
             return work;
         }
@@ -312,7 +318,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         self.look(Which::All, turn, now, slowdown)
     }
 
-    fn entries(&self, model: Key, position: Position, rows: usize) -> impl Iterator<Item = &Entry<J>> {
+    fn entries(&self, model: Key, position: Position, rows: usize) -> impl Iterator<Item = &QueueEntry<J>> {
         self.models.get(model).into_iter().flat_map(move |queue| queue.entries(position, rows))
     }
 
@@ -341,7 +347,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         let queue = self.models.get_mut(model)?;
         let waiting = queue.n_pending();
         let (policy, closed) = (Arc::clone(&self.policy), self.closed);
-        let hasty = |entry: &Entry<J>| closed || policy.runs_at_once(entry.params.balance);
+        let hasty = |entry: &QueueEntry<J>| closed || policy.runs_at_once(entry.params.balance);
         // Idle workers share a burst here, too.
         let few = none_prepared
             && policy.runs_few_at_once()
@@ -358,7 +364,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
         Some(Work::Prepare(entries))
     }
 
-    fn run(&mut self, worker: usize, entries: Vec<Entry<J>>, now: Instant) -> Work<J> {
+    fn run(&mut self, worker: usize, entries: Vec<QueueEntry<J>>, now: Instant) -> Work<J> {
         entries.iter().for_each(|entry| self.owe_no_more(&entry.params));
         self.begin(worker, entries.iter().map(|entry| (&entry.params, entry.params.expected())), now);
         Work::Run(entries)
@@ -391,7 +397,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
 
     /// Takes out every row whose caller has gone; nothing where that was done a moment ago: it looks at every row, and an
     /// overload refuses thousands a second.
-    pub fn sweep(&mut self, now: Instant) -> Vec<Entry<J>> {
+    pub fn sweep(&mut self, now: Instant) -> Vec<QueueEntry<J>> {
         let mut ended = Vec::new();
         if self.swept.is_some_and(|swept| now < swept + BETWEEN_SWEEPS) {
             return ended;
@@ -404,7 +410,7 @@ impl<J: Cancellable, C: CostModel> Queue<J, C> {
 
     /// Takes out what ended rows were charged with, and learns from promises that broke: forecasts that
     /// were judged by the rows that made it would never be found too bright.
-    fn settle(&mut self, ended: &[Entry<J>], now: Instant) {
+    fn settle(&mut self, ended: &[QueueEntry<J>], now: Instant) {
         for entry in ended {
             let params = &entry.params;
             self.owe_no_more(params);

@@ -54,7 +54,7 @@ impl Default for Slowdown {
 }
 
 impl Slowdown {
-    /// Takes in a batch: wall seconds that it took, CPU seconds that the table expected, and those that its
+    /// Records a batch: wall seconds that it took, CPU seconds that the table expected, and those that its
     /// rows were charged with.
     pub fn ran(&mut self, now: Instant, wall: f64, expected: f64, charged: f64) {
         *self = self.at(now);
@@ -63,7 +63,7 @@ impl Slowdown {
         blend(&mut self.service_rate, wall, charged);
     }
 
-    /// Takes in a promise: seconds that were predicted, and that it took.
+    /// Records a promise: seconds that were predicted, and that it took.
     pub fn kept(&mut self, now: Instant, predicted: f64, took: f64) {
         let since = self.learnt.map_or(Duration::ZERO, |learnt| now.saturating_duration_since(learnt));
         *self = self.at(now);

@@ -138,7 +138,7 @@ async fn what_an_unloaded_model_has_accepted_is_answered_and_nobody_else_finds_i
     assert_eq!(number(reserved.await), 8.0);
     assert_eq!(number(late.await), 10.0, "who found it before may use it");
     let until = Instant::now() + Duration::from_secs(60);
-    while pool.shared.n_lanes() > 0 {
+    while pool.shared.n_queues() > 0 {
         assert!(Instant::now() < until, "its queue is still there");
         thread::yield_now();
     }
@@ -162,7 +162,7 @@ async fn a_load_that_fails_leaves_the_old_version_and_says_why() {
     };
     for (of, why) in [(2, "no such operator"), (2, "panic"), (2, "warm-up"), (1, "a broken file")] {
         let error = pool.replace(broken(of, why)).await.map(|_| ()).unwrap_err();
-        let LoadError::Failed { id: failed, reason } = &error else { panic!("{error}") };
+        let ModelLoadError::Failed { id: failed, reason } = &error else { panic!("{error}") };
         assert_eq!(*failed, id("m", of));
         let expected = match why {
             "panic" => "cannot bear its file",
@@ -176,7 +176,7 @@ async fn a_load_that_fails_leaves_the_old_version_and_says_why() {
     assert_eq!(pool.versions(&"m".parse().unwrap()), [Version(1)]);
     pool.unload(&id("m", 2)).unwrap();
     wait_until_alive(&alive, 2);
-    assert_eq!(pool.shared.n_lanes(), 1);
+    assert_eq!(pool.shared.n_queues(), 1);
     let text = metrics.encode();
     assert!(text.contains("version=\"1\"") && !text.contains("version=\"2\""), "{text}");
 }
@@ -225,7 +225,7 @@ async fn a_version_is_loaded_once_at_a_time_and_may_be_unloaded_while_it_loads()
     let meanwhile = async {
         begun.recv().unwrap();
         let again = pool.load(version("m", 2, 2.0, &alive)).await;
-        assert_eq!(again.map(|_| ()).unwrap_err(), LoadError::Busy(id("m", 2)));
+        assert_eq!(again.map(|_| ()).unwrap_err(), ModelLoadError::Busy(id("m", 2)));
         assert_eq!(ask(&pool, "m", None, "3").await, Ok(3.0), "the old one serves while the new one is read");
         let refused = ask(&pool, "m", Some(2), "3").await;
         assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
@@ -233,7 +233,7 @@ async fn a_version_is_loaded_once_at_a_time_and_may_be_unloaded_while_it_loads()
         end.send(()).unwrap();
     };
     let (loaded, ()) = tokio::join!(loading, meanwhile);
-    assert_eq!(loaded.map(|_| ()).unwrap_err(), LoadError::Unloaded(id("m", 2)));
+    assert_eq!(loaded.map(|_| ()).unwrap_err(), ModelLoadError::Unloaded(id("m", 2)));
     wait_until_alive(&alive, 2);
     assert_eq!(ask(&pool, "m", None, "3").await, Ok(3.0));
 }
@@ -278,7 +278,7 @@ async fn no_request_is_lost_or_answered_by_half_a_model_while_versions_are_repla
     }
     // One engine, and at most a session for each worker.
     let until = Instant::now() + Duration::from_secs(60);
-    while alive.load(Ordering::SeqCst) > 3 || pool.shared.n_lanes() > 1 {
+    while alive.load(Ordering::SeqCst) > 3 || pool.shared.n_queues() > 1 {
         assert!(Instant::now() < until, "{} are alive", alive.load(Ordering::SeqCst));
         tokio::task::yield_now().await;
     }
@@ -302,7 +302,7 @@ async fn two_hundred_rounds_of_load_and_unload_leave_nothing_behind() {
         assert!(ask(&pool, &name, None, "4").await.is_err());
     }
     let until = Instant::now() + Duration::from_secs(60);
-    while pool.shared.n_lanes() > 1 || alive.load(Ordering::SeqCst) > 3 {
+    while pool.shared.n_queues() > 1 || alive.load(Ordering::SeqCst) > 3 {
         assert!(Instant::now() < until, "{} are alive", alive.load(Ordering::SeqCst));
         thread::yield_now();
     }
@@ -311,7 +311,7 @@ async fn two_hundred_rounds_of_load_and_unload_leave_nothing_behind() {
     let n_kept = models.iter().filter(|model| model.strong_count() > 0).count();
     assert_eq!(n_kept, 0, "models that somebody still holds");
     // Places of queues are used again.
-    assert!(pool.shared.n_lane_places() <= 4, "{}", pool.shared.n_lane_places());
+    assert!(pool.shared.n_queue_places() <= 4, "{}", pool.shared.n_queue_places());
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn nothing_is_loaded_once_the_pool_closes() {
     pool.ready().await.unwrap();
     pool.close();
     let refused = pool.load(version("m", 2, 2.0, &alive)).await;
-    assert_eq!(refused.map(|_| ()).unwrap_err(), LoadError::Stopping);
+    assert_eq!(refused.map(|_| ()).unwrap_err(), ModelLoadError::Stopping);
     drop(pool);
     assert_eq!(alive.load(Ordering::SeqCst), 0);
 }

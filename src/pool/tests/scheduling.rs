@@ -1,4 +1,4 @@
-//! Who goes first, who waits for company, what is promised, and how many work.
+//! Who goes first, who lingers for others, what is promised, and how many work.
 
 use super::*;
 use crate::manifest::Balance;
@@ -35,7 +35,7 @@ async fn who_agreed_to_wait_is_joined_by_who_comes_next() {
     let mut largest = Vec::new();
     // On a busy machine a caller may be stopped for longer than rows are waited for: then once more.
     while largest.len() < 100 && !largest.contains(&8) {
-        // Rows come fast enough for company to be expected.
+        // Rows come fast enough for others to be expected.
         for _ in 0..10 {
             ask(&pool, "0", minute()).unwrap().await.unwrap();
         }

@@ -111,8 +111,11 @@ impl Pool {
     fn reserve(&self, request: &Request) -> bool {
         let handling = Duration::from_secs_f64(self.costs.handling.least(request.n_bytes, self.now));
         let whole = NETWORK + handling;
-        let (due, company, burden) = (self.now + request.deadline, Duration::ZERO, Burden::Unknown);
-        self.ledger.forecast(Ask { due, whole, longest: whole, company, burden }, self.now).excess.is_zero()
+        let (due, batch_delay, burden) = (self.now + request.deadline, Duration::ZERO, Burden::Unknown);
+        self.ledger
+            .forecast(Ask { due, whole, longest: whole, batch_delay, burden }, self.now)
+            .excess
+            .is_zero()
     }
 
     /// Asks once the inputs are known.

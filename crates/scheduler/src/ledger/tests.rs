@@ -7,7 +7,7 @@ fn running(until: Instant, burden: Burden, request: u64) -> Running {
 }
 
 fn ask(due: Instant, work: Duration) -> Ask {
-    Ask { due, whole: work, longest: work, company: Duration::ZERO, burden: Burden::Light }
+    Ask { due, whole: work, longest: work, batch_delay: Duration::ZERO, burden: Burden::Light }
 }
 
 #[test]

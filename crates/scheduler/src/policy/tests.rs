@@ -50,7 +50,7 @@ fn a_network_that_gains_nothing_runs_row_by_row() {
 }
 
 #[test]
-fn nobody_waits_for_company_that_saves_next_to_nothing() {
+fn nobody_lingers_where_that_saves_next_to_nothing() {
     let epoch = Instant::now();
     let with = |full| {
         let curve = Curve { best: 4, one: 10 * MS, full };
@@ -80,7 +80,7 @@ fn batch_work_runs_from_idle_time_until_half_its_own_is_gone() {
 }
 
 #[test]
-fn who_pays_less_waits_for_company_that_is_expected_in_time() {
+fn who_pays_less_lingers_for_others_that_are_expected_in_time() {
     let epoch = Instant::now();
     let with = |balance, gap| {
         let arriving = Some(Arriving { last: epoch, gap });

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     charge::DEAR,
     cost::CostTable,
-    entry::Shape,
+    entry::RowShape,
     handling::Evidence,
     policy::{Curve, MeasuredPolicy},
     workload::Workload,
@@ -105,7 +105,7 @@ impl Bench {
             predicted: None,
             class: Class::Interactive,
             balance: Balance::Fast,
-            shape: Shape::Sure(1),
+            shape: RowShape::Sure(1),
             bytes: 1,
             workload: Workload::of_bytes(1),
             handling: Duration::ZERO,
@@ -120,8 +120,8 @@ impl Bench {
 
     /// Queues a row whose shape is known once it is prepared.
     fn come_lingering(&mut self, balance: Balance) {
-        let params = SchedParams { balance, shape: Shape::Likely(1), ..self.params() };
-        let left = self.queue.push(self.model, vec![Entry { params, payload: Named::new("row") }]);
+        let params = SchedParams { balance, shape: RowShape::Likely(1), ..self.params() };
+        let left = self.queue.push(self.model, vec![QueueEntry { params, job: Named::new("row") }]);
         assert!(left.is_empty());
     }
 
@@ -130,7 +130,8 @@ impl Bench {
         let Rows { names, due, cost, is_unknown } = rows;
         let is_dear = cost > DEAR;
         let burden = if is_dear { Burden::Heavy } else { Burden::Light };
-        let ask = Ask { due: self.now + due, whole: cost, longest: cost, company: Duration::ZERO, burden };
+        let ask =
+            Ask { due: self.now + due, whole: cost, longest: cost, batch_delay: Duration::ZERO, burden };
         self.queue.forecast(ask, Class::Interactive, self.now);
         let params = SchedParams {
             deadline: due,
@@ -142,7 +143,7 @@ impl Bench {
             is_unknown,
             ..self.params()
         };
-        let entries = names.iter().map(|name| Entry { params, payload: Named::new(name) }).collect();
+        let entries = names.iter().map(|name| QueueEntry { params, job: Named::new(name) }).collect();
         assert!(self.queue.push(self.model, entries).is_empty());
     }
 
@@ -153,7 +154,7 @@ impl Bench {
             assert!(ended.is_empty());
             match work {
                 Work::Prepare(mut rows) => {
-                    rows.iter_mut().for_each(|row| row.params.shape = Shape::Prepared(1));
+                    rows.iter_mut().for_each(|row| row.params.shape = RowShape::Prepared(1));
                     let done = Done::Prepared { queue: self.model, rows, ended: Vec::new() };
                     self.queue.finish(0, done, self.now);
                 }
@@ -186,7 +187,7 @@ impl Bench {
         let (work, ended) = self.queue.take(worker, self.now);
         assert!(ended.is_empty());
         match work {
-            Work::Run(rows) => Some(rows[0].payload.name.clone()),
+            Work::Run(rows) => Some(rows[0].job.name.clone()),
             Work::Linger(_) | Work::Idle(_) => None,
             Work::Prepare(_) | Work::Leave => panic!("there is nothing of that kind"),
         }

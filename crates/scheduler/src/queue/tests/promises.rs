@@ -38,7 +38,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
 /// Workers that take exactly as long as rows were said to take.
 struct Machine {
     bench: Bench,
-    running: Vec<Option<(Instant, Vec<Entry<Named>>)>>,
+    running: Vec<Option<(Instant, Vec<QueueEntry<Named>>)>>,
     /// By name: when the answer was due, where it was promised.
     waiting: BTreeMap<String, Option<Instant>>,
     n_answered: usize,
@@ -75,14 +75,14 @@ impl Machine {
             class: request.class,
             burden: asks.ask.burden,
             // A shape of its own: rows share no run, whose cost would be another.
-            shape: Shape::Sure(1000 + number),
+            shape: RowShape::Sure(1000 + number),
             ..self.bench.params()
         };
         let names: Vec<Named> = (0..request.rows).map(|row| Named::new(&format!("{number}.{row}"))).collect();
         for named in &names {
             self.waiting.insert(named.name.clone(), Some(params.due()));
         }
-        let entries = names.iter().map(|payload| Entry { params, payload: payload.clone() }).collect();
+        let entries = names.iter().map(|job| QueueEntry { params, job: job.clone() }).collect();
         assert!(self.bench.queue.push(self.bench.model, entries).is_empty());
         names
     }
@@ -108,11 +108,11 @@ impl Machine {
         }
     }
 
-    fn end(&mut self, ended: Vec<Entry<Named>>) {
+    fn end(&mut self, ended: Vec<QueueEntry<Named>>) {
         for entry in ended {
-            let due = self.waiting.remove(&entry.payload.name).expect("a row that waits");
+            let due = self.waiting.remove(&entry.job.name).expect("a row that waits");
             self.n_ended += 1;
-            if !entry.payload.is_cancelled() {
+            if !entry.job.is_cancelled() {
                 assert!(due.is_some());
                 self.n_broken += 1;
             }
@@ -130,9 +130,9 @@ impl Machine {
                 let Some((_, rows)) = self.running[worker].take_if(|(end, _)| *end <= next) else { continue };
                 let took: f64 = rows.iter().map(|row| row.params.expected().as_secs_f64()).sum();
                 for row in rows {
-                    let due = self.waiting.remove(&row.payload.name).expect("a row that waits").unwrap();
+                    let due = self.waiting.remove(&row.job.name).expect("a row that waits").unwrap();
                     self.n_answered += 1;
-                    self.n_broken += usize::from(next > due && !row.payload.is_cancelled());
+                    self.n_broken += usize::from(next > due && !row.job.is_cancelled());
                 }
                 let report = Report { wall: took, expected: took, charged: took, promises: Vec::new() };
                 self.bench.queue.finish(worker, Done::Ran(report), next);
@@ -162,7 +162,7 @@ fn run(workers: usize, requests: &[Request]) -> (usize, usize) {
     // Nothing is owed any more: what fits into the deadline of an idle queue is promised.
     let now = machine.bench.now;
     let (due, whole) = (now + 10 * MS, 5 * MS);
-    let ask = Ask { due, whole, longest: whole, company: Duration::ZERO, burden: Burden::Light };
+    let ask = Ask { due, whole, longest: whole, batch_delay: Duration::ZERO, burden: Burden::Light };
     assert!(machine.bench.queue.forecast(ask, Class::Interactive, now).excess.is_zero());
     (n_accepted, machine.n_broken)
 }
