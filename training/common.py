@@ -22,7 +22,9 @@ import onnxruntime
 import torch
 from torch import nn
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+import sources
+
+REPOSITORY = sources.REPOSITORY
 OPSET = 17
 CALIBRATION_BINS = 15
 
@@ -32,9 +34,12 @@ CALIBRATION_BINS = 15
 
 def arguments(description: str, model: str, epochs: int, switches: Mapping[str, str] | None = None
               ) -> argparse.Namespace:
-    """Parse the flags that every recipe takes and switches of its own; nothing is created."""
+    """Parse the flags that every recipe takes and switches of its own; nothing is created.
+
+    Ends the program with the list of the files that are missing, if any are.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data",
+    parser.add_argument("--data", type=Path, default=sources.DEFAULT,
                         help="folder of the data sets (default: ../shared/data beside the repository)")
     parser.add_argument("--cache", type=Path, default=REPOSITORY / "training" / ".cache",
                         help="folder for what is slow to prepare; git ignores the default")
@@ -52,6 +57,7 @@ def arguments(description: str, model: str, epochs: int, switches: Mapping[str, 
         options.out = options.cache / f"smoke-{model}" if options.smoke else REPOSITORY / "models" / model
     if options.smoke:
         options.epochs = 1
+    sources.require(options.data, model)
     return options
 
 

@@ -72,6 +72,31 @@ fn writes_what_ships(recipe: &str, model: &str) {
 }
 
 #[test]
+fn data_that_are_missing_are_named_with_their_source_and_hash() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scratch = tempfile::tempdir().expect("a folder");
+    let sources = Command::new("python3")
+        .arg(root.join("training/sources.py"))
+        .arg("--data")
+        .arg(scratch.path().join("data"))
+        .output();
+    let Ok(run) = sources else {
+        let _told = writeln!(io::stderr(), "skipped: training/sources.py: there is no python3");
+        return;
+    };
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert_eq!(run.status.code(), Some(1), "{told}{}", String::from_utf8_lossy(&run.stderr));
+    for part in [
+        "data/ferplus-train.tar.xz is missing",
+        "from https://github.com/microsoft/FERPlus",
+        "SHA-256 c5c3573a0f523b6fbe668f989d49a5f4c9c735ee8a7b2fa959e4e07f5cf916f6",
+        "models/yunet/yunet_n_dynamic.onnx is missing",
+    ] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+}
+
+#[test]
 fn the_recipe_of_the_face_classifier_runs_from_data_to_card() {
     writes_what_ships("face", "face");
 }
