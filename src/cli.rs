@@ -63,8 +63,9 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Settings that every command takes.
+/// Settings that every command takes, or has hidden where they change nothing.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
 struct Flags {
     /// Read settings from this file [default: config.toml, if there is one]
     #[arg(long, short, global = true, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
@@ -125,6 +126,13 @@ enum Command {
     Rehearse(rehearsal::Rehearse),
 }
 
+/// Settings that change nothing of what a command does: its help leaves them out.
+const WITHOUT_EFFECT: [(&str, &[&str]); 3] = [
+    ("predict", &["listen"]),
+    ("health", &["models", "workers"]),
+    ("bench", &["listen", "models", "workers"]),
+];
+
 /// Why the program ends without having done what was asked.
 #[derive(Debug)]
 pub enum Failure {
@@ -173,7 +181,14 @@ impl Cli {
 
     /// The command line, with every setting in its long help.
     fn with_settings() -> clap::Command {
-        let command = Self::command();
+        let mut command = Self::command();
+        for (name, flags) in WITHOUT_EFFECT {
+            let hide = |id: &&str| {
+                command.get_arguments().find(|flag| flag.get_id() == id).map(|it| it.clone().hide(true))
+            };
+            let hidden: Vec<_> = flags.iter().filter_map(hide).collect();
+            command = command.mut_subcommand(name, |subcommand| subcommand.args(hidden));
+        }
         let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         command.after_long_help(format!("{examples}\n\n{}", config::help()))
     }
@@ -280,6 +295,26 @@ mod tests {
         );
         let short = Cli::with_settings().render_help().to_string();
         assert!(!short.contains("LEPTON_SERVER_LISTEN"), "{short}");
+    }
+
+    #[test]
+    fn help_of_a_command_has_its_own_options_first_and_no_setting_without_effect() {
+        let help_of = |name: &str| {
+            let mut command = Cli::with_settings();
+            command.build();
+            command.find_subcommand_mut(name).unwrap().render_help().to_string()
+        };
+        for (name, hidden) in WITHOUT_EFFECT {
+            let help = help_of(name);
+            assert!(hidden.iter().all(|flag| !help.contains(&format!("--{flag} "))), "{help}");
+            let (own, settings) = help.split_once("\nSettings:\n").unwrap();
+            assert!(settings.contains("--config") && settings.contains("--log"), "{help}");
+            assert!(!own.contains("--config"), "{help}");
+        }
+        assert!(help_of("bench").contains("--sweep") && help_of("check").contains("--models"));
+        // A hidden flag is still read, so that a script may name it for every command.
+        let read = Cli::with_settings().try_get_matches_from(["lepton", "health", "--models", "m"]).unwrap();
+        assert_eq!(Cli::from_arg_matches(&read).unwrap().settings.models, Some("m".into()));
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Config {
 
     /// Refuses what no server could work with, naming the key, the value and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Self { server, limits, pool, models, log: _ } = self;
+        let Self { server, limits, pool, models, log } = self;
         between("server.max_connections", server.max_connections, 1, 1_000_000)?;
         between("server.io_threads", server.io_threads, 1, MAX_THREADS)?;
         for (key, time) in [
@@ -117,7 +117,7 @@ impl Config {
         between("limits.text", limits.text, ByteSize(1), limits.body)?;
         between("limits.image_pixels", limits.image_pixels, 1, 1 << 30)?;
         between("limits.image_side", limits.image_side, 1, 65_535)?;
-        between("limits.image_memory", limits.image_memory, ByteSize(1 << 16), ByteSize(u64::MAX))?;
+        at_least("limits.image_memory", limits.image_memory, ByteSize(1 << 16))?;
         between("limits.items", limits.items, 1, pool.queue_rows)?;
         // The reader of JSON recurses once a level.
         between("limits.json_depth", limits.json_depth, 4, 128)?;
@@ -125,9 +125,15 @@ impl Config {
             between("pool.workers", workers, 1, MAX_THREADS)?;
         }
         between("pool.queue_rows", pool.queue_rows, 1, 10_000_000)?;
-        between("pool.queue_bytes", pool.queue_bytes, limits.body, ByteSize(u64::MAX))?;
+        if limits.body > pool.queue_bytes {
+            let queue_bytes = pool.queue_bytes;
+            let allowed =
+                format!("at most pool.queue_bytes, which is {queue_bytes}: lower the one or raise the other");
+            return Err(ConfigError::Value { key: "limits.body", value: limits.body.to_string(), allowed });
+        }
         between("pool.deadline", Time(pool.deadline), Time(Duration::ZERO), Time(pool.max_deadline))?;
-        between("models.load_memory", models.load_memory, ByteSize::mib(16), ByteSize(u64::MAX))?;
+        at_least("models.load_memory", models.load_memory, ByteSize::mib(16))?;
+        check_filter(&log.filter)?;
         if models.dir.as_os_str().is_empty() {
             return Err(ConfigError::Value {
                 key: "models.dir",
@@ -152,6 +158,31 @@ fn between<T: PartialOrd + std::fmt::Display>(
         return Ok(());
     }
     Err(ConfigError::Value { key, value: value.to_string(), allowed: format!("{least} to {most}") })
+}
+
+fn at_least(key: &'static str, value: ByteSize, least: ByteSize) -> Result<(), ConfigError> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key, value: value.to_string(), allowed: format!("{least} or more") })
+}
+
+/// Refuses a filter that would turn the log off by mistake: a lone word that is no level is a module to the library,
+/// of which everything is logged, and nothing of the others.
+fn check_filter(filter: &str) -> Result<(), ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in filter.split(',').map(str::trim) {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        // A directive with a span has a syntax of its own.
+        if !part.contains(['[', '{']) && !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            let allowed = format!(
+                "a level ({}), or levels by module such as info,lepton::pool=debug",
+                LEVELS.join(", ")
+            );
+            return Err(ConfigError::Value { key: "log.filter", value: format!("{filter:?}"), allowed });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -229,6 +260,15 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_of_the_log_is_levels_for_all_or_for_modules() {
+        for filter in
+            ["warn", "INFO", "off", "info, lepton::pool=debug", "lepton[request]=trace", "a=info,b=off"]
+        {
+            options(&format!("[log]\nfilter = {filter:?}")).resolve().unwrap();
+        }
+    }
+
+    #[test]
     fn what_no_server_could_work_with_is_refused_with_key_value_and_allowed() {
         for (text, expected) in [
             ("[pool]\nworkers = 0", "pool.workers is 0; allowed is 1 to 1024"),
@@ -237,7 +277,25 @@ mod tests {
             ("[server]\nheader_timeout = '0s'", "server.header_timeout is 0s; allowed is 1ms to 24h"),
             ("[server]\ndrain = '25h'", "server.drain is 25h; allowed is 0s to 24h"),
             ("[pool]\nmax_deadline = '5s'", "pool.deadline is 10s; allowed is 0s to 5s"),
-            ("[pool]\nqueue_bytes = '1MiB'", "pool.queue_bytes is 1MiB; allowed is 16MiB to "),
+            (
+                "[pool]\nqueue_bytes = '1MiB'",
+                "limits.body is 16MiB; allowed is at most pool.queue_bytes, which is 1MiB: lower the one or raise the other",
+            ),
+            (
+                "[limits]\nbody = '100MiB'",
+                "limits.body is 100MiB; allowed is at most pool.queue_bytes, which is 64MiB",
+            ),
+            ("[limits]\nimage_memory = '1KiB'", "limits.image_memory is 1KiB; allowed is 64KiB or more"),
+            (
+                "[log]\nfilter = 'verbose'",
+                "log.filter is \"verbose\"; allowed is a level (off, error, warn, info, debug, trace), or levels by module",
+            ),
+            (
+                "[log]\nfilter = 'info,lepton::pool'",
+                "log.filter is \"info,lepton::pool\"; allowed is a level",
+            ),
+            ("[log]\nfilter = 'lepton=loud'", "log.filter is \"lepton=loud\"; allowed is a level"),
+            ("[log]\nfilter = ''", "log.filter is \"\"; allowed is a level"),
             ("[limits]\nitems = 5000", "limits.items is 5000; allowed is 1 to 4096"),
             ("[limits]\ntext = '17MiB'", "limits.text is 17MiB; allowed is 1B to 16MiB"),
             ("[limits]\njson_depth = 100000", "limits.json_depth is 100000; allowed is 4 to 128"),

@@ -2,9 +2,11 @@
 //! `server.listen`.
 //!
 //! Invariant: a variable that begins with `LEPTON_` is a setting, one of the links that Kubernetes
-//! makes for a service of that name, or an error; none is ignored because of a typo.
+//! makes for a service of that name, value included, or an error; none is ignored because of a typo.
 
-use std::{ffi::OsString, fmt::Write};
+use std::{ffi::OsString, fmt::Write, net::IpAddr};
+
+use strsim::levenshtein;
 
 use crate::config::{Config, ConfigError, Options, SETTINGS, Setting, settings::PREFIX};
 
@@ -19,7 +21,7 @@ impl Options {
         let mut options = Self::default();
         for (name, text) in variables {
             let (name, text) = (name.to_string_lossy(), text.to_string_lossy());
-            if !name.starts_with(PREFIX) || name == CONFIG_VARIABLE || is_service_link(&name) {
+            if !name.starts_with(PREFIX) || name == CONFIG_VARIABLE || is_service_link(&name, &text) {
                 continue;
             }
             let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == name) else {
@@ -57,40 +59,63 @@ pub fn help() -> String {
     help
 }
 
-/// Says whether Kubernetes sets this variable in every pod beside a service called `lepton` or
-/// `lepton-something`: `LEPTON_SERVICE_HOST`, `LEPTON_PORT_8080_TCP_ADDR`.
-fn is_service_link(name: &str) -> bool {
-    name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT")
-        || name.contains("_PORT_")
-}
-
-/// The known variable that is fewest edits away.
-fn nearest(name: &str) -> String {
-    let known = SETTINGS.iter().map(Setting::variable).chain([CONFIG_VARIABLE.to_owned()]);
-    known.min_by_key(|known| edits(name, known)).unwrap_or_default()
-}
-
-/// Counts the letters to insert, delete or replace on the way from `a` to `b` (Levenshtein 1966).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
+/// Returns whether Kubernetes sets this variable to this value in every pod beside a service called `lepton` or
+/// `lepton-something`: `LEPTON_SERVICE_HOST=10.0.0.1`, `LEPTON_PORT_8080_TCP=tcp://10.0.0.1:8080`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_address = || value.parse::<IpAddr>().is_ok();
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    let is_protocol = |text: &str| matches!(text, "tcp" | "udp" | "sctp");
+    let is_link = || {
+        let parts =
+            value.split_once("://").and_then(|(protocol, rest)| Some((protocol, rest.rsplit_once(':')?)));
+        parts.is_some_and(|(protocol, (_, port))| is_protocol(protocol) && is_port(port))
+    };
+    if name.ends_with("_SERVICE_HOST") {
+        return is_address();
     }
-    row[b.len()]
+    if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return is_port(value);
+    }
+    if name.ends_with("_PORT") && is_link() {
+        return true;
+    }
+    // LEPTON_PORT_8080_TCP, and the same with _PROTO, _PORT and _ADDR behind it.
+    let Some((_, port)) = name.split_once("_PORT_") else { return false };
+    let mut words = port.split('_');
+    let is_named = words.next().is_some_and(is_port)
+        && words.next().is_some_and(|word| is_protocol(&word.to_lowercase()));
+    is_named
+        && match (words.next(), words.next()) {
+            (None, _) => is_link(),
+            (Some("PROTO"), None) => is_protocol(value),
+            (Some("PORT"), None) => is_port(value),
+            (Some("ADDR"), None) => is_address(),
+            _ => false,
+        }
+}
+
+/// What other servers call the address that they listen on.
+const ADDRESS: [&str; 5] = ["PORT", "HOST", "ADDR", "ADDRESS", "BIND"];
+
+/// The known variable that was most likely meant: the one that is fewest edits away with or without its section.
+fn nearest(name: &str) -> String {
+    let wanted = name.strip_prefix(PREFIX).unwrap_or(name);
+    if wanted.rsplit('_').next().is_some_and(|word| ADDRESS.contains(&word)) {
+        return "LEPTON_SERVER_LISTEN".to_owned();
+    }
+    let away = |known: &String| {
+        let known = known.strip_prefix(PREFIX).unwrap_or(known);
+        let short = known.split_once('_').map_or(known, |(_, name)| name);
+        // A section alone is nearest to its first setting.
+        let is_section = known.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('_'));
+        if is_section { 0 } else { levenshtein(wanted, known).min(levenshtein(wanted, short)) }
+    };
+    let known = SETTINGS.iter().map(Setting::variable).chain([CONFIG_VARIABLE.to_owned()]);
+    known.min_by_key(away).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Options, ConfigError> {
@@ -126,6 +151,18 @@ mod tests {
             "there is no setting LEPTON_SERVER_LISEN for the environment to override; the nearest is \
              LEPTON_SERVER_LISTEN"
         );
+        for (wrong, meant) in [
+            ("LEPTON_LISTEN", "LEPTON_SERVER_LISTEN"),
+            ("LEPTON_WORKERS", "LEPTON_POOL_WORKERS"),
+            ("LEPTON_MODELS", "LEPTON_MODELS_DIR"),
+            ("LEPTON_LOG_FILTERS", "LEPTON_LOG_FILTER"),
+            ("LEPTON_PORT", "LEPTON_SERVER_LISTEN"),
+            ("LEPTON_SERVER_HOST", "LEPTON_SERVER_LISTEN"),
+            ("LEPTON_CONFG", "LEPTON_CONFIG"),
+        ] {
+            let error = read(&[(wrong, "x")]).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("the nearest is {meant}")), "{wrong}: {error}");
+        }
         assert!(read(&[("LEPTON_", "")]).is_err());
     }
 
@@ -137,12 +174,32 @@ mod tests {
             ("LEPTON_SERVICE_HOST", "10.0.0.1"),
             ("LEPTON_SERVICE_PORT_HTTP", "80"),
             ("LEPTON_PORT", "tcp://10.0.0.1:80"),
+            ("LEPTON_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("LEPTON_PORT_80_TCP_PROTO", "tcp"),
+            ("LEPTON_PORT_80_TCP_PORT", "80"),
             ("LEPTON_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("LEPTON_V6_PORT_53_UDP", "udp://[fd00::1]:53"),
             ("LEPTON_GPU_FREE_PORT_80_TCP", "tcp://10.0.0.1:80"),
             ("LEPTON_LOG_FILTER", ""),
         ];
         assert_eq!(read(&variables).unwrap(), Options::default());
-        assert!(SETTINGS.iter().all(|setting| !is_service_link(&setting.variable())));
+    }
+
+    #[test]
+    fn a_link_of_kubernetes_with_another_value_is_a_setting_that_does_not_exist() {
+        for (name, value) in [
+            ("LEPTON_PORT", "18460"),
+            ("LEPTON_SERVER_PORT", "1"),
+            ("LEPTON_SERVICE_HOST", "localhost"),
+            ("LEPTON_SERVICE_PORT", "http"),
+            ("LEPTON_PORT_80_TCP", "80"),
+            ("LEPTON_PORT_80_TCP_NAME", "tcp"),
+            ("LEPTON_PORT_HTTP", "80"),
+            ("LEPTON_POOL_PORT_WORKERS", "3"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(matches!(&error, ConfigError::UnknownVariable { .. }), "{name}={value}: {error}");
+        }
     }
 
     #[test]
@@ -153,14 +210,5 @@ mod tests {
             assert!(help.contains(setting.help.trim()), "{}", setting.key);
         }
         assert!(help.contains("[default: 127.0.0.1:8080]"));
-    }
-
-    proptest! {
-        #[test]
-        fn edits_are_a_distance(a in "[A-C]{0,6}", b in "[A-C]{0,6}", c in "[A-C]{0,6}") {
-            prop_assert_eq!(edits(&a, &b), edits(&b, &a));
-            prop_assert_eq!(edits(&a, &b) == 0, a == b);
-            prop_assert!(edits(&a, &c) <= edits(&a, &b) + edits(&b, &c));
-        }
     }
 }
