@@ -12,6 +12,8 @@ mod config;
 #[cfg(test)]
 mod dead_log;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod faces;
 #[cfg(test)]
 mod golden;
