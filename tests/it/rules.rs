@@ -27,11 +27,11 @@ const NOT_IN_TASKS: [&str; 5] = ["Mutex", "RwLock", "async ", ".await", "tokio::
 #[rustfmt::skip]
 const HOMONYMS: &[&str] = &[
     "Answer", "Ask", "Asked", "Axis", "Bits", "Coding", "Component", "Config",
-    "Ending", "Extent", "Failure", "Fault", "Found", "Gathered", "Item", "Job",
-    "Keep", "Layout", "Limit", "Line", "Number", "Options", "Order", "Packed",
-    "Pairs", "Panels", "Part", "Plain", "Reading", "Refusal", "Scan", "Segments",
-    "Shape", "Shared", "Size", "Span", "Step", "Table", "Target", "Tiled",
-    "Workers",
+    "Element", "Ending", "Extent", "Failure", "Fault", "Found", "Gathered", "Item",
+    "Job", "Keep", "Layout", "Limit", "Line", "Number", "Options", "Order",
+    "Packed", "Pairs", "Panels", "Part", "Plain", "Reading", "Refusal", "Scan",
+    "Segments", "Shape", "Shared", "Size", "Span", "Step", "Table", "Target",
+    "Tiled", "Workers",
 ];
 
 /// Every Rust file below these folders of the repository: its path, and its text.
