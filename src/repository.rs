@@ -11,8 +11,6 @@
 //! Invariant: only regular files below the one canonical root are opened, and each is read up to a
 //! limit. Errors name the model and the file by their plain names, never by the root's path.
 
-mod folder;
-mod hugging_face;
 mod manifest;
 mod networks;
 mod precision;
@@ -27,17 +25,19 @@ use std::{
 use thiserror::Error;
 
 pub use self::manifest::Manifest;
-use self::{folder::Folder, precision::Wanted};
+use self::precision::Wanted;
 use crate::{
     engine::{
         Ending, Engine,
         kernels::{Form, Precision},
         tract::TractEngine,
     },
+    folder::Folder,
+    hugging_face::{self, HuggingFaceFolder},
     manifest::{Asked, BatchSpec, ModelName, Version},
     pipelines,
     pool::{Declared, Loaded},
-    tasks::{BuildContext, Descriptor, SpecError, TaskOptions},
+    tasks::{BuildContext, Descriptor, HuggingFace, SpecError, TASKS, TaskOptions},
 };
 
 const MANIFEST: &str = "model.toml";
@@ -209,8 +209,8 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
     let described;
     let (spec, asked, file, agreement) = match source {
         Source::Manifest(manifest) => (&*manifest.task, manifest.precision, Some(MANIFEST), precision::CLOSE),
-        Source::HuggingFace(description) => {
-            described = description.spec(exact.signature())?;
+        Source::HuggingFace { reader, .. } => {
+            described = (reader.spec)(&HuggingFaceFolder::open(folder)?, exact.signature())?;
             (&*described, Asked::default(), None, precision::SAME)
         }
     };
@@ -226,7 +226,7 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
             file.filter(|_| misfit).map_or_else(|| error.to_string(), |file| format!("{file}: {error}"))
         })?;
     trial::answer(&*task, &exact)?;
-    if matches!(source, Source::HuggingFace(_)) {
+    if matches!(source, Source::HuggingFace { .. }) {
         trial::padding(&*task, &exact)?;
     }
     let form = Form::best(Precision::Bf16);
@@ -239,8 +239,12 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
 /// What says what a network is for.
 enum Source {
     Manifest(Box<Manifest>),
-    /// Not a manifest yet: the names of the network's inputs are missing.
-    HuggingFace(Box<hugging_face::Description>),
+    /// The files of another tool: what the task makes of them depends on the network's inputs.
+    HuggingFace {
+        task: &'static Descriptor,
+        reader: &'static HuggingFace,
+        summary: String,
+    },
 }
 
 /// What is known of a model before its network is read.
@@ -259,7 +263,7 @@ impl Source {
             return Ok(Some(Self::Manifest(Box::new(manifest))));
         }
         if folder.has(Path::new(hugging_face::CONFIG)) {
-            return hugging_face::Description::read(folder).map(|d| Some(Self::HuggingFace(Box::new(d))));
+            return Self::described(&HuggingFaceFolder::open(folder)?).map(Some);
         }
         match networks::find(folder, None) {
             Ok((_, network)) => Err(format!(
@@ -271,6 +275,16 @@ impl Source {
         }
     }
 
+    /// Asks every task whether a folder of Hugging Face is for it. The surest one reads it, the first of those that are
+    /// as sure.
+    fn described(folder: &HuggingFaceFolder<'_>) -> Result<Self, String> {
+        let readers = TASKS.iter().filter_map(|task| Some((*task, task.hugging_face.as_ref()?)));
+        let claims = readers.filter_map(|(task, reader)| Some(((reader.claims)(folder)?, task, reader)));
+        let surest = claims.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let (_, task, reader) = surest.ok_or_else(|| folder.unclaimed())?;
+        Ok(Self::HuggingFace { task, reader, summary: (reader.summary)(folder)? })
+    }
+
     fn about(&self) -> About {
         match self {
             Self::Manifest(manifest) => About {
@@ -279,11 +293,11 @@ impl Source {
                 batch: manifest.batch.clone(),
                 task: manifest.task.descriptor(),
             },
-            Self::HuggingFace(description) => About {
-                description: description.summary(),
+            Self::HuggingFace { task, summary, .. } => About {
+                description: summary.clone(),
                 licence: String::new(),
-                batch: description.batch(),
-                task: description.descriptor(),
+                batch: HuggingFaceFolder::batch(),
+                task,
             },
         }
     }

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{NETWORK, folder::Folder};
-use crate::manifest::Version;
+use super::NETWORK;
+use crate::{folder::Folder, manifest::Version};
 
 /// Networks under the names that exporters give to other forms of `model.onnx`, the preferred first: where it is
 /// missing, one of them is enough.

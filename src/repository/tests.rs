@@ -1,5 +1,6 @@
 //! Folders built by code, scanned and loaded.
 
+mod described;
 mod served;
 
 use super::*;

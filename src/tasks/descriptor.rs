@@ -6,6 +6,10 @@
 use std::fmt;
 
 use super::TaskSpec;
+use crate::{
+    engine::Signature,
+    hugging_face::{Evidence, HuggingFaceFolder},
+};
 
 /// One kind of task.
 #[derive(Debug)]
@@ -22,7 +26,23 @@ pub struct Descriptor {
     pub options: &'static [OptionSpec],
     /// Reads its section from the text of a `model.toml`.
     pub read: fn(&str) -> Result<Box<dyn TaskSpec>, toml::de::Error>,
+    /// Reads folders as Hugging Face's tools write them; `None` where the task knows none.
+    pub hugging_face: Option<HuggingFace>,
 }
+
+/// How a task reads a folder as Hugging Face's tools write it.
+#[derive(Debug)]
+pub struct HuggingFace {
+    /// How sure the task is that the folder is for it; `None` where it is not.
+    pub claims: fn(&HuggingFaceFolder<'_>) -> Option<Evidence>,
+    /// What the model is, in one line; an error names the file and the key that cannot be served.
+    pub summary: fn(&HuggingFaceFolder<'_>) -> Result<String, String>,
+    /// The section for a network of that signature.
+    pub spec: fn(&HuggingFaceFolder<'_>, &Signature) -> Described,
+}
+
+/// The section of a task, or the file and the key that cannot be served.
+type Described = Result<Box<dyn TaskSpec>, String>;
 
 impl Descriptor {
     /// Finds an option by its name.

@@ -52,6 +52,7 @@ pub(super) static DESCRIPTOR: Descriptor = Descriptor {
     output: OutputKind::Detections,
     options: &[SIDE],
     read: |text| Ok(Box::new(section::<FaceDetectionSpec>(text, DESCRIPTOR.name)?)),
+    hugging_face: None,
 };
 
 /// An image in, the faces that it shows out.

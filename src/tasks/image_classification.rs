@@ -7,8 +7,8 @@ use std::{path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    About, Answer, BuildContext, Context, Descriptor, Input, Item, Modality, Output, OutputKind, Prepared,
-    ProfileInput, RequestSize, ShapeClass, SpecError, Task, TaskSpec, Workload,
+    About, Answer, BuildContext, Context, Descriptor, HuggingFace, Input, Item, Modality, Output, OutputKind,
+    Prepared, ProfileInput, RequestSize, ShapeClass, SpecError, Task, TaskSpec, Workload,
     calibration::{N_INPUTS, Pattern},
     descriptor::TOP_K,
     fit::{all_filled, axis, input, misfit, normalisation},
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     engine::Signature,
     error::Error,
+    hugging_face::{HuggingFaceFolder, Problem},
     image::{Channels, ImageLimits, Picture, Preprocessing},
     manifest::{Fit, ImageInputSpec, Labels, Layout, Scores},
     tensor::{DType, Tensor, Tensors},
@@ -32,6 +33,14 @@ pub(super) static DESCRIPTOR: Descriptor = Descriptor {
     output: OutputKind::Classes,
     options: &[TOP_K],
     read: |text| Ok(Box::new(section::<ImageClassificationSpec>(text, DESCRIPTOR.name)?)),
+    hugging_face: Some(HuggingFace {
+        claims: |folder| folder.is_for_images("ForImageClassification"),
+        summary: |folder| {
+            folder.pictures()?;
+            Ok(folder.summary(&format!("image classification into {} labels", folder.classes()?.len())))
+        },
+        spec: |folder, signature| Ok(Box::new(ImageClassificationSpec::described(folder, signature)?)),
+    }),
 };
 
 /// An image in, one of the labels out.
@@ -54,6 +63,16 @@ pub struct ImageClassificationSpec {
     #[serde(default = "crate::manifest::one")]
     pub temperature: f32,
     pub input: ImageInputSpec,
+}
+
+impl ImageClassificationSpec {
+    /// What a folder of Hugging Face says, for a network of that signature.
+    pub(crate) fn described(folder: &HuggingFaceFolder<'_>, signature: &Signature) -> Result<Self, String> {
+        let classes = folder.classes()?;
+        let (output, Problem { scores, threshold }) = (classes.output(signature)?, classes.problem);
+        let input = folder.pictures()?.input(signature)?;
+        Ok(Self { labels: classes.labels(), output, scores, threshold, temperature: 1.0, input })
+    }
 }
 
 impl TaskSpec for ImageClassificationSpec {

@@ -1,7 +1,7 @@
 //! What networks are for: pure functions from a caller's input to a row, and from the network's outputs to an answer.
 //!
-//! No async, no locks, no I/O after construction. A task is one file with its section of `model.toml`, and one line in
-//! [`registry::TASKS`]; everything else asks its [`Descriptor`]. Closed over few things that change slowly are only
+//! No async, no locks, no I/O after construction. A task is one file with its section of `model.toml`, registered here by
+//! its `mod` and its line in [`TASKS`]; everything else asks its [`Descriptor`]. Closed over few things that change slowly are only
 //! what passes through: [`Item`] and [`Output`].
 
 pub mod base64;
@@ -14,7 +14,6 @@ mod image_classification;
 mod input;
 mod options;
 mod output;
-mod registry;
 mod scores;
 mod spec;
 mod text_classification;
@@ -23,13 +22,12 @@ mod text_input;
 use std::{any::Any, sync::Arc};
 
 pub use self::{
-    descriptor::{Descriptor, Modality, OptionKind, OptionSpec, OutputKind, TOP_K},
+    descriptor::{Descriptor, HuggingFace, Modality, OptionKind, OptionSpec, OutputKind, TOP_K},
     face_detection::{FaceDetectionSpec, GridSpec},
     image_classification::ImageClassificationSpec,
     input::{EncodedImage, Input, Item, RegionStep, RequestSize},
     options::{OptionValue, Options},
     output::{About, Answer, Area, Detection, Output, Ranked, Scored, Span},
-    registry::{TASKS, descriptor_of, names},
     spec::{BuildContext, SpecError, TaskName, TaskOptions, TaskSpec},
     text_classification::TextClassificationSpec,
     text_input::TextInputSpec,
@@ -42,6 +40,20 @@ use crate::{
     image::{Picture, Preprocessing},
     tensor::{Tensor, Tensors},
 };
+
+/// Every task, in the order in which errors and pages list them.
+pub static TASKS: &[&Descriptor] =
+    &[&image_classification::DESCRIPTOR, &face_detection::DESCRIPTOR, &text_classification::DESCRIPTOR];
+
+/// Finds a task by its name in `model.toml`.
+pub fn descriptor_of(name: &str) -> Option<&'static Descriptor> {
+    TASKS.iter().copied().find(|task| task.name == name)
+}
+
+/// The names of all tasks, for errors.
+pub fn names() -> String {
+    TASKS.iter().map(|task| format!("`{}`", task.name)).collect::<Vec<_>>().join(", ")
+}
 
 /// One network's task, as its model was built.
 pub trait Task: Send + Sync {
@@ -230,4 +242,20 @@ pub enum Billing {
     Upfront,
     /// It depends on what the network gave: its cost is part of what answering takes on average.
     OnAverage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_options_too() {
+        for (idx, task) in TASKS.iter().enumerate() {
+            assert!(TASKS[..idx].iter().all(|other| other.name != task.name), "{}", task.name);
+            for (idx, option) in task.options.iter().enumerate() {
+                assert!(task.options[..idx].iter().all(|other| other.name != option.name), "{}", option.name);
+                assert!(!option.about.is_empty());
+            }
+        }
+    }
 }

@@ -8,15 +8,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    About, Answer, BuildContext, Context, Descriptor, Input, Modality, Output, OutputKind, Prepared,
-    ProfileInput, RequestSize, ShapeClass, SpecError, Task, TaskSpec,
+    About, Answer, BuildContext, Context, Descriptor, HuggingFace, Input, Modality, Output, OutputKind,
+    Prepared, ProfileInput, RequestSize, ShapeClass, SpecError, Task, TaskSpec,
     descriptor::TOP_K,
     scores::{Scoring, ScoringSpec},
     spec::section,
     text_input::{TextInputSpec, TextRows, default_tokenizer},
 };
 use crate::{
+    engine::Signature,
     error::Error,
+    hugging_face::{HuggingFaceFolder, Problem},
     manifest::{Labels, Language, Scores, TruncationSide, WordPieceSpec, one},
     tensor::Tensors,
 };
@@ -29,6 +31,14 @@ pub(super) static DESCRIPTOR: Descriptor = Descriptor {
     output: OutputKind::Classes,
     options: &[TOP_K],
     read: |text| Ok(Box::new(section::<TextClassificationSpec>(text, DESCRIPTOR.name)?)),
+    hugging_face: Some(HuggingFace {
+        claims: |folder| folder.is_for_texts("ForSequenceClassification"),
+        summary: |folder| {
+            folder.texts()?;
+            Ok(folder.summary(&format!("text classification into {} labels", folder.classes()?.len())))
+        },
+        spec: |folder, signature| Ok(Box::new(TextClassificationSpec::described(folder, signature)?)),
+    }),
 };
 
 /// A text in, one of the labels out. The keys from `tokenizer` on are those of [`TextInputSpec`].
@@ -99,6 +109,14 @@ impl TextClassificationSpec {
             positions: input.positions,
             first_position: input.first_position,
         }
+    }
+
+    /// What a folder of Hugging Face says, for a network of that signature.
+    pub(crate) fn described(folder: &HuggingFaceFolder<'_>, signature: &Signature) -> Result<Self, String> {
+        let classes = folder.classes()?;
+        let (output, Problem { scores, threshold }) = (classes.output(signature)?, classes.problem);
+        let input = TextInputSpec::described(&folder.texts()?, signature)?;
+        Ok(Self { output, scores, threshold, ..Self::new(classes.labels(), input) })
     }
 
     fn input(&self) -> TextInputSpec {

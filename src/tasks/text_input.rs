@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
+    hugging_face::{TEXT_INPUTS, Texts, named, refuse_others},
     manifest::{Language, TruncationSide, WordPieceSpec},
     tensor::{DType, Tensor, Tensors},
     text::{Buckets, Encoded, Limit, Tokenizer, wordpiece},
@@ -79,6 +80,30 @@ pub struct TextInputSpec {
 
 pub(super) fn default_tokenizer() -> PathBuf {
     "tokenizer.json".into()
+}
+
+impl TextInputSpec {
+    /// What a folder of Hugging Face says, for a network of that signature.
+    pub(super) fn described(texts: &Texts<'_>, signature: &Signature) -> Result<Self, String> {
+        let input = |name: &str| signature.input(name).map(|(_, port)| port.name.clone());
+        refuse_others(signature, &TEXT_INPUTS)?;
+        let tokens = &texts.tokens;
+        Ok(Self {
+            tokenizer: tokens.tokenizer.into(),
+            wordpiece: tokens.wordpiece.clone(),
+            max_tokens: tokens.max_tokens,
+            truncation_side: tokens.truncation_side,
+            languages: Vec::new(),
+            min_tokens: 0,
+            pad_id: texts.pad_id(),
+            ids: named(signature, "input_ids")?.name.clone(),
+            ids_reversed: None,
+            mask: input("attention_mask"),
+            token_types: input("token_type_ids"),
+            positions: input("position_ids"),
+            first_position: tokens.first_position as i64,
+        })
+    }
 }
 
 /// Makes rows of texts.

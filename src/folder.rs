@@ -11,21 +11,21 @@ use std::{
 
 /// A file that may be read.
 #[derive(Debug)]
-pub(super) struct Checked {
+pub(crate) struct Checked {
     path: PathBuf,
-    pub(super) n_bytes: u64,
+    pub(crate) n_bytes: u64,
 }
 
 /// A folder below the root of all models.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     root: PathBuf,
     path: PathBuf,
 }
 
 impl Folder {
     /// Opens the folder called `name` in `root`, which is canonical.
-    pub(super) fn open(root: &Path, name: &str) -> Result<Self, String> {
+    pub(crate) fn open(root: &Path, name: &str) -> Result<Self, String> {
         let path = root.join(name).canonicalize().map_err(|error| format!("cannot open it: {error}"))?;
         if !path.starts_with(root) {
             return Err("its folder is a link that leads out of the folder of models".to_owned());
@@ -34,17 +34,17 @@ impl Folder {
     }
 
     /// The folder itself, canonical.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns whether something goes by that name.
-    pub(super) fn has(&self, file: &Path) -> bool {
+    pub(crate) fn has(&self, file: &Path) -> bool {
         self.path.join(file).symlink_metadata().is_ok()
     }
 
     /// The names of the folders in it.
-    pub(super) fn subfolders(&self) -> Result<Vec<String>, String> {
+    pub(crate) fn subfolders(&self) -> Result<Vec<String>, String> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(&self.path)? {
@@ -59,14 +59,14 @@ impl Folder {
     }
 
     /// The bytes of all files in the folder of `file`.
-    pub(super) fn bytes_beside(&self, file: &Path) -> u64 {
+    pub(crate) fn bytes_beside(&self, file: &Path) -> u64 {
         let entries = fs::read_dir(self.path.join(file.parent().unwrap_or(Path::new(""))));
         let sizes = entries.into_iter().flatten().flatten().filter_map(|entry| entry.path().metadata().ok());
         sizes.filter(fs::Metadata::is_file).map(|file| file.len()).fold(0, u64::saturating_add)
     }
 
     /// The names of the files in the folder `below` it, in order; none where there is no such folder.
-    pub(super) fn files(&self, below: &Path) -> Vec<String> {
+    pub(crate) fn files(&self, below: &Path) -> Vec<String> {
         let entries = fs::read_dir(self.path.join(below)).into_iter().flatten().flatten();
         let files = entries.filter(|entry| entry.path().is_file());
         let mut names: Vec<String> =
@@ -76,7 +76,7 @@ impl Folder {
     }
 
     /// Makes sure that `file` may be read: a regular file within the root, not larger than allowed.
-    pub(super) fn check(&self, file: &Path, most_bytes: u64) -> Result<Checked, String> {
+    pub(crate) fn check(&self, file: &Path, most_bytes: u64) -> Result<Checked, String> {
         let name = file.display();
         let plain = file.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !plain {
@@ -101,7 +101,7 @@ impl Folder {
     }
 
     /// Reads a whole file of at most `most_bytes`.
-    pub(super) fn read(&self, file: &Path, most_bytes: u64) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&self, file: &Path, most_bytes: u64) -> Result<Vec<u8>, String> {
         let Checked { path, .. } = self.check(file, most_bytes)?;
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
@@ -113,7 +113,7 @@ impl Folder {
     }
 
     /// Reads a whole text file of at most `most_bytes`.
-    pub(super) fn read_text(&self, file: &Path, most_bytes: u64) -> Result<String, String> {
+    pub(crate) fn read_text(&self, file: &Path, most_bytes: u64) -> Result<String, String> {
         String::from_utf8(self.read(file, most_bytes)?)
             .map_err(|_| format!("{} is not UTF-8", file.display()))
     }

@@ -6,14 +6,15 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::repository::{MAX_MANIFEST, folder::Folder};
+use super::MAX_JSON;
+use crate::folder::Folder;
 
 /// The names that Python gives to numbers that JSON has none for, the longest first.
 const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
 /// Reads a file of a model's folder.
 pub(super) fn read<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<T, String> {
-    let bytes = folder.read(Path::new(file), MAX_MANIFEST)?;
+    let bytes = folder.read(Path::new(file), MAX_JSON)?;
     serde_json::from_slice(&without_names(&bytes)).map_err(|error| format!("{file}: {error}"))
 }
 

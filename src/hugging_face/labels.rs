@@ -40,9 +40,9 @@ pub(super) struct Config {
 
 /// How the output becomes scores; what is left open, the network's last operator tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Problem {
-    pub(super) scores: Option<Scores>,
-    pub(super) threshold: Option<f32>,
+pub(crate) struct Problem {
+    pub(crate) scores: Option<Scores>,
+    pub(crate) threshold: Option<f32>,
 }
 
 impl Config {

@@ -3,21 +3,36 @@
 use std::fs;
 
 use super::*;
-use crate::manifest::{Scores, TruncationSide};
+use crate::{
+    engine::{Dim, Port, Signature},
+    hugging_face::CONFIG,
+    manifest::{Labels, Scores, TruncationSide},
+    tasks::{ImageClassificationSpec, TextClassificationSpec},
+    tensor::DType,
+};
 
-fn text_of(described: &Description, signature: &Signature) -> Result<TextClassificationSpec, String> {
-    let Kind::Text(tokens) = &described.kind else { panic!("{:?}", described.kind) };
-    described.text(tokens, signature)
-}
+const PREPROCESSOR: &str = "preprocessor_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.txt";
 
-fn described(files: &[(&str, &str)]) -> Result<Description, String> {
+/// Runs `work` on a folder with these files.
+fn described<T>(
+    files: &[(&str, &str)],
+    work: impl FnOnce(&HuggingFaceFolder<'_>) -> Result<T, String>,
+) -> Result<T, String> {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().canonicalize().unwrap();
     fs::create_dir(path.join("m")).unwrap();
     for (name, text) in files {
         fs::write(path.join("m").join(name), text).unwrap();
     }
-    Description::read(&Folder::open(&path, "m").unwrap())
+    let folder = Folder::open(&path, "m").unwrap();
+    work(&HuggingFaceFolder::open(&folder)?)
+}
+
+/// What the folder is said to be, by the task that claims it.
+fn summary(files: &[(&str, &str)]) -> Result<String, String> {
+    described(files, |folder| Source::described(folder).map(|source| source.about().description))
 }
 
 fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
@@ -37,7 +52,7 @@ fn texts(inputs: &[&str], n_labels: usize) -> Signature {
 
 fn text(config: &str, tokenizer: &str, signature: &Signature) -> Result<TextClassificationSpec, String> {
     let files = [(CONFIG, config), (TOKENIZER, "{}"), ("tokenizer_config.json", tokenizer)];
-    text_of(&described(&files)?, signature)
+    described(&files, |folder| TextClassificationSpec::described(folder, signature))
 }
 
 #[test]
@@ -131,23 +146,23 @@ fn the_problem_is_told_to_the_task() {
 fn python_s_numbers_are_no_obstacle() {
     let config =
         r#"{"classifier_dropout": NaN, "hidden_dropout": -Infinity, "id2label": {"0": "NaN", "1": "b"}}"#;
-    assert_eq!(described(&[(CONFIG, config), (TOKENIZER, "{}")]).unwrap().labels, ["NaN", "b"]);
-    assert!(described(&[(CONFIG, "["), (TOKENIZER, "{}")]).unwrap_err().contains("config.json: EOF"));
+    let labels = described(&[(CONFIG, config), (TOKENIZER, "{}")], |folder| Ok(folder.classes()?.labels()));
+    assert_eq!(labels.unwrap(), Labels::Inline(["NaN", "b"].map(str::to_owned).to_vec()));
+    assert!(summary(&[(CONFIG, "["), (TOKENIZER, "{}")]).unwrap_err().contains("config.json: EOF"));
 }
 
 #[test]
 fn pictures_come_in_by_the_usual_name_or_the_only_one() {
-    let described = described(&[
+    let files = [
         (CONFIG, r#"{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}}"#),
         (PREPROCESSOR, r#"{"image_processor_type": "ViTImageProcessor", "size": 8}"#),
-    ])
-    .unwrap();
-    assert_eq!(described.summary(), "vit, image classification into 2 labels");
+    ];
+    assert_eq!(summary(&files).unwrap(), "vit, image classification into 2 labels");
     let input = |names: &[&str]| {
         let pixels = [3, 8, 8].map(Dim::Fixed);
         let inputs = names.iter().map(|name| port(name, DType::F32, &pixels)).collect();
-        let Kind::Image(preprocessor) = &described.kind else { panic!("{:?}", described.kind) };
-        let spec = described.image(preprocessor, &Signature { inputs, ..texts(&[], 2) })?;
+        let signature = Signature { inputs, ..texts(&[], 2) };
+        let spec = described(&files, |folder| ImageClassificationSpec::described(folder, &signature))?;
         Ok::<_, String>(spec.input.name)
     };
     assert_eq!(input(&["pixel_values"]).unwrap(), "pixel_values");
@@ -158,7 +173,7 @@ fn pictures_come_in_by_the_usual_name_or_the_only_one() {
 
 #[test]
 fn it_must_be_clear_whether_images_or_texts_are_taken() {
-    let refused = |files: &[(&str, &str)]| described(files).unwrap_err();
+    let refused = |files: &[(&str, &str)]| summary(files).unwrap_err();
     assert!(
         refused(&[(CONFIG, "{}")]).contains("there is neither preprocessor_config.json nor tokenizer.json")
     );
@@ -167,7 +182,7 @@ fn it_must_be_clear_whether_images_or_texts_are_taken() {
     assert!(refused(&[(CONFIG, "{}"), (PREPROCESSOR, "{}"), (TOKENIZER, "{}")]).contains("there are both"));
     let both = |name: &str| {
         let config = format!(r#"{{"architectures": ["{name}"]}}"#);
-        described(&[(CONFIG, &config), (PREPROCESSOR, "{}"), (TOKENIZER, "{}")]).unwrap().summary()
+        summary(&[(CONFIG, &config), (PREPROCESSOR, "{}"), (TOKENIZER, "{}")]).unwrap()
     };
     assert_eq!(both("CLIPForImageClassification"), "image classification into 2 labels");
     assert_eq!(both("LayoutLMForSequenceClassification"), "text classification into 2 labels");
@@ -176,7 +191,8 @@ fn it_must_be_clear_whether_images_or_texts_are_taken() {
 #[test]
 fn a_vocabulary_is_enough_for_texts() {
     let files = [(CONFIG, r#"{"model_type": "bert"}"#), (VOCABULARY, "[UNK]\n[CLS]\n[SEP]\ngood\n")];
-    let spec = text_of(&described(&files).unwrap(), &texts(&["input_ids"], 2)).unwrap();
+    let signature = texts(&["input_ids"], 2);
+    let spec = described(&files, |folder| TextClassificationSpec::described(folder, &signature)).unwrap();
     assert_eq!(spec.tokenizer, Path::new(VOCABULARY));
     assert!(spec.wordpiece.is_some());
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{json, labels::Config};
 use crate::{
+    folder::Folder,
     manifest::{TruncationSide, WordPieceSpec},
-    repository::folder::Folder,
 };
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -55,12 +55,12 @@ struct TokenizerConfig {
 
 /// What the files of a folder say of its tokens.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    pub(super) tokenizer: &'static str,
-    pub(super) wordpiece: Option<WordPieceSpec>,
-    pub(super) max_tokens: usize,
-    pub(super) first_position: usize,
-    pub(super) truncation_side: TruncationSide,
+pub(crate) struct Tokens {
+    pub(crate) tokenizer: &'static str,
+    pub(crate) wordpiece: Option<WordPieceSpec>,
+    pub(crate) max_tokens: usize,
+    pub(crate) first_position: usize,
+    pub(crate) truncation_side: TruncationSide,
 }
 
 impl Tokens {
