@@ -1,6 +1,7 @@
 //! Folders built by code, scanned and loaded.
 
 mod described;
+mod embedded;
 mod served;
 
 use super::*;

@@ -17,6 +17,7 @@ mod output;
 mod scores;
 mod spec;
 mod text_classification;
+mod text_embedding;
 mod text_input;
 
 use std::{any::Any, sync::Arc};
@@ -42,8 +43,12 @@ use crate::{
 };
 
 /// Every task, in the order in which errors and pages list them.
-pub static TASKS: &[&Descriptor] =
-    &[&image_classification::DESCRIPTOR, &face_detection::DESCRIPTOR, &text_classification::DESCRIPTOR];
+pub static TASKS: &[&Descriptor] = &[
+    &image_classification::DESCRIPTOR,
+    &face_detection::DESCRIPTOR,
+    &text_classification::DESCRIPTOR,
+    &text_embedding::DESCRIPTOR,
+];
 
 /// Finds a task by its name in `model.toml`.
 pub fn descriptor_of(name: &str) -> Option<&'static Descriptor> {

@@ -17,7 +17,7 @@ const LIMITS: TaskOptions =
     TaskOptions { image: ImageLimits { pixels: 1 << 20, side: 1024, memory: 1 << 28 } };
 
 /// A folder called `m` with these files, loaded.
-fn loaded(files: &[(&str, &[u8])]) -> Result<Loaded, String> {
+pub(super) fn loaded(files: &[(&str, &[u8])]) -> Result<Loaded, String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         let path = dir.path().join("m").join(name);
