@@ -205,7 +205,7 @@ fn requests() -> Vec<Case> {
         to("a broken parameter", "/v1/vision/classify?top_k=-1", 400, "malformed", "top_k"),
         to("an unknown path", "/v1/sentiment", 404, "not-found", "GET / lists"),
         to("an unknown model in the path", "/v1/models/none/predict", 404, "model-not-found", "`none`"),
-        case("a wrong method", get(TEXT), 405, "method-not-allowed", "Allow"),
+        case("a wrong method", get(TEXT), 405, "method-not-allowed", "use POST"),
     ]
 }
 

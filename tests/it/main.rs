@@ -20,6 +20,8 @@ mod golden;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod models;
