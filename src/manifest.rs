@@ -8,7 +8,7 @@ mod scores;
 
 use std::borrow::Cow;
 
-pub use lepton_engine::Asked;
+pub use lepton_engine::PrecisionPolicy;
 pub use lepton_media::{
     image::{Color, Filter, Fit, ImageInputSpec, Layout, Resampling, SceneInputSpec},
     text::{Language, TruncationSide, WordPieceSpec},

@@ -11,30 +11,25 @@
 //! Invariant: only regular files below the one canonical root are opened, and each is read up to a
 //! limit. Errors name the model and the file by their plain names, never by the root's path.
 
+mod evidence;
 mod manifest;
 mod networks;
-mod precision;
 mod trial;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use thiserror::Error;
 
+use self::evidence::TaskEvidence;
 pub use self::manifest::Manifest;
-use self::precision::Wanted;
 use crate::{
-    engine::{
-        Ending, Engine,
-        kernels::{Form, Precision},
-        tract::TractEngine,
-    },
+    engine::{self, Artifact, Criteria, Ending, LoadOptions, choose_precision},
     folder::Folder,
     hugging_face::{self, HuggingFaceFolder},
-    manifest::{Asked, BatchSpec, ModelName, Version},
+    manifest::{BatchSpec, ModelName, PrecisionPolicy, Version},
     pipelines,
     pool::{Declared, Loaded},
     tasks::{BuildContext, Descriptor, HuggingFace, SpecError, TASKS, TaskOptions},
@@ -201,17 +196,15 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
     let bytes = folder.read(network, MAX_NETWORK)?;
     // Weights beside the network may not lead out of the folder that the network stands in.
     let beside = folder.path().join(network.parent().unwrap_or(Path::new("")));
-    let engine = |form| {
-        TractEngine::load_with(&bytes, Some(&beside), form)
-            .map_err(|error| format!("{}: {error}", network.display()))
-    };
-    let exact = engine(Form::best(Precision::F32))?;
+    let artifact = Artifact { file: network, bytes: &bytes, folder: Some(&beside) };
+    let named = |error| format!("{}: {error}", network.display());
+    let exact = engine::load(&artifact, LoadOptions::default()).map_err(named)?;
     let described;
-    let (spec, asked, file, agreement) = match source {
-        Source::Manifest(manifest) => (&*manifest.task, manifest.precision, Some(MANIFEST), precision::CLOSE),
+    let (spec, policy, file, tolerance) = match source {
+        Source::Manifest(manifest) => (&*manifest.task, manifest.precision, Some(MANIFEST), evidence::CLOSE),
         Source::HuggingFace { reader, .. } => {
             described = (reader.spec)(&HuggingFaceFolder::open(folder)?, exact.signature())?;
-            (&*described, Asked::default(), None, precision::SAME)
+            (&*described, PrecisionPolicy::default(), None, evidence::SAME)
         }
     };
     for file in spec.files() {
@@ -225,15 +218,14 @@ fn load(folder: &Folder, network: &Path, source: &Source, options: TaskOptions) 
             let misfit = matches!(error, SpecError::Misfit(_));
             file.filter(|_| misfit).map_or_else(|| error.to_string(), |file| format!("{file}: {error}"))
         })?;
-    trial::answer(&*task, &exact)?;
+    trial::answer(&*task, &*exact)?;
     if matches!(source, Source::HuggingFace { .. }) {
-        trial::padding(&*task, &exact)?;
+        trial::padding(&*task, &*exact)?;
     }
-    let form = Form::best(Precision::Bf16);
-    let load = |form| engine(Some(form));
-    let wanted = Wanted { asked, agreement };
-    let (engine, chosen) = precision::choose(wanted, &*task, exact, form, load)?;
-    Ok(Loaded { engine: Arc::new(engine), task, precision: Some(chosen) })
+    let criteria = Criteria { policy, tolerance };
+    let evidence = TaskEvidence::of(&*task);
+    let (engine, decision) = choose_precision(&artifact, exact, criteria, &evidence).map_err(named)?;
+    Ok(Loaded { engine, task, precision: Some(decision) })
 }
 
 /// What says what a network is for.

@@ -22,6 +22,7 @@ pub(crate) fn declared() -> Result<Declared, Failure> {
         name: name.to_owned(),
         dtype: DType::F32,
         shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(1)],
+        batch_axis: Some(0),
     };
     let signature = Signature { inputs: vec![port("in")], outputs: vec![port("out")] };
     let (descriptor, row) = (texts()?, Tensor::new::<f32>(vec![1], vec![1.0])?);

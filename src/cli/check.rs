@@ -151,7 +151,7 @@ fn described(port: &Port) -> String {
 /// What runs which share of the network's products.
 fn kernels(uses: &[KernelUse]) -> impl Iterator<Item = String> {
     uses.iter().map(|part| {
-        let KernelUse { operator, kernel, share, reason } = part;
+        let KernelUse { operator, kernel, share, reason, .. } = part;
         let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
         format!("{:.1} % of the products in {operator} on {kernel}{reason}", share * 100.0)
     })

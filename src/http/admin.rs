@@ -27,9 +27,9 @@ use super::{
 };
 use crate::{
     config::OnFailure,
-    engine::{Chosen, Dim, KernelUse, Port},
+    engine::{Dim, KernelUse, Port, PrecisionDecision, PrecisionPolicy},
     error::Error,
-    manifest::{Asked, Balance, Version},
+    manifest::{Balance, Version},
     pool::{Best, Measured, Model, State as ModelState},
 };
 
@@ -282,7 +282,7 @@ impl<'a> PortBody<'a> {
 /// The precision of a network's products, and on what evidence.
 #[derive(Serialize)]
 struct PrecisionBody<'a> {
-    asked: Asked,
+    asked: PrecisionPolicy,
     used: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     probes: Option<usize>,
@@ -294,13 +294,13 @@ struct PrecisionBody<'a> {
 }
 
 impl<'a> PrecisionBody<'a> {
-    fn of(chosen: &'a Chosen) -> Self {
+    fn of(decision: &'a PrecisionDecision) -> Self {
         Self {
-            asked: chosen.asked,
-            used: chosen.used.to_string(),
-            probes: chosen.compared.map(|compared| compared.n_probes),
-            largest_difference: chosen.compared.map(|compared| compared.largest_difference),
-            reason: chosen.reason.as_deref(),
+            asked: decision.policy,
+            used: decision.used.to_string(),
+            probes: decision.comparison.map(|comparison| comparison.n_inputs),
+            largest_difference: decision.comparison.map(|comparison| comparison.largest_difference),
+            reason: decision.reason.as_deref(),
         }
     }
 }
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn a_port_tells_fixed_extents_from_free_ones() {
         let shape = vec![Dim::Free("batch".to_owned()), Dim::Fixed(48)];
-        let port = Port { name: "input".to_owned(), dtype: DType::F32, shape };
+        let port = Port { name: "input".to_owned(), dtype: DType::F32, shape, batch_axis: Some(0) };
         insta::assert_snapshot!(serde_json::to_string(&PortBody::of(&port)).unwrap(), @r#"{"name":"input","dtype":"f32","shape":["batch",48]}"#);
     }
 

@@ -103,6 +103,7 @@ fn declared(name: &str, task: &str) -> Declared {
         name: name.to_owned(),
         dtype: DType::F32,
         shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(1)],
+        batch_axis: Some(0),
     };
     let signature = Signature { inputs: vec![port("in")], outputs: vec![port("out")] };
     Declared {

@@ -49,7 +49,7 @@ pub use self::{
 };
 use self::{registry::Others, shared::Shared, worker::Workers};
 use crate::{
-    engine::{Chosen, Engine},
+    engine::{Engine, PrecisionDecision},
     error::Error,
     manifest::{BatchSpec, ModelId, ModelName, Version},
     metrics::{Cost, Metrics, ModelSeries},
@@ -104,7 +104,7 @@ pub struct Loaded {
     pub engine: Arc<dyn Engine>,
     pub task: Arc<dyn Task>,
     /// The precision of its products, where the engine has a choice.
-    pub precision: Option<Chosen>,
+    pub precision: Option<PrecisionDecision>,
 }
 
 /// An answer and what it cost.

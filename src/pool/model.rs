@@ -17,7 +17,7 @@ use lepton_scheduler::{
 };
 
 use crate::{
-    engine::{Chosen, KernelUse, Signature},
+    engine::{KernelUse, PrecisionDecision, Signature},
     error::Error,
     manifest::{Balance, BatchSpec, ModelId, ModelName, Version},
     metrics::ModelMetrics,
@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// The precision of its products; `None` until it is loaded, or where its engine has no choice.
-    pub fn precision(&self) -> Option<&Chosen> {
+    pub fn precision(&self) -> Option<&PrecisionDecision> {
         self.loaded.get()?.precision.as_ref()
     }
 

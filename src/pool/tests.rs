@@ -170,6 +170,7 @@ fn declare(name: &str, gate: &Arc<Gate>) -> Declared {
         name: name.to_owned(),
         dtype: DType::F32,
         shape: vec![Dim::Free("batch".to_owned()), Dim::Fixed(1)],
+        batch_axis: Some(0),
     };
     let signature = Signature { inputs: vec![port("x")], outputs: vec![port("y")] };
     let engine = Doubler { gate: Arc::clone(gate), signature };

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use crate::{
-    manifest::{Asked, BatchSpec},
+    manifest::{BatchSpec, PrecisionPolicy},
     tasks::{TaskName, TaskSpec},
 };
 
@@ -17,7 +17,7 @@ pub struct Manifest {
     /// Under which terms the network may be used.
     pub licence: String,
     /// What the factors of its products may be rounded to.
-    pub precision: Asked,
+    pub precision: PrecisionPolicy,
     /// What the network is for.
     pub task: Box<dyn TaskSpec>,
     /// How its rows may be batched.
@@ -33,7 +33,7 @@ struct Keys {
     #[serde(default)]
     licence: String,
     #[serde(default)]
-    precision: Asked,
+    precision: PrecisionPolicy,
     task: TaskName,
     #[serde(default)]
     batch: BatchSpec,
@@ -78,7 +78,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let manifest = Manifest::parse(SENTIMENT).unwrap();
         assert_eq!(manifest.batch, BatchSpec { max_rows: 32, balance: Balance::Fast });
-        assert_eq!((manifest.licence.as_str(), manifest.precision), ("", Asked::Auto));
+        assert_eq!((manifest.licence.as_str(), manifest.precision), ("", PrecisionPolicy::Auto));
         assert_eq!(manifest.task.descriptor().name, "text-classification");
         let spec = format!("{:?}", manifest.task);
         assert!(spec.contains("temperature: 1.0") && spec.contains("pad_id: 0, "), "{spec}");

@@ -269,7 +269,7 @@ mod tests {
     fn port(name: &str, dtype: DType, shape: &[usize]) -> Port {
         let batch = Dim::Free("batch".to_owned());
         let dims = std::iter::once(batch).chain(shape.iter().map(|n| Dim::Fixed(*n))).collect();
-        Port { name: name.to_owned(), dtype, shape: dims }
+        Port { name: name.to_owned(), dtype, shape: dims, batch_axis: Some(0) }
     }
 
     fn signature() -> Signature {

@@ -1,52 +1,81 @@
-//! What runs a network: [`Engine`] holds the weights, [`Session`] runs batches on one thread.
+//! Tensors, and what runs networks on them.
 //!
-//! Invariant: a session carries nothing from one run to the next, so that one caller's input never
-//! reaches another caller's answer.
+//! An [`EngineLoader`] reads a file into an [`Engine`], which holds the weights and is shared by all threads; each thread
+//! opens a [`Session`] of its own, which runs [`Tensors`]. tract with the kernels of `lepton-kernels` is the one backend
+//! today. A second one is a file that implements the three, and a line in [`LOADERS`].
+//!
+//! Invariant: no data of one run reach another, so that one caller's input never reaches another caller's answer.
 
+mod loader;
 mod precision;
+mod signature;
 pub mod tensor;
 pub mod tract;
 
-/// The arithmetic that this engine room calls by hand.
+/// The arithmetic that the backend calls by hand.
 pub use lepton_kernels as kernels;
+pub use lepton_kernels::Precision;
 use thiserror::Error;
 
-pub use self::precision::{Asked, Chosen, Compared};
-use crate::tensor::{DType, Tensor, TensorError, Tensors};
+pub use self::{
+    loader::{Artifact, Batching, EngineLoader, LOADERS, LoadOptions, load, loader},
+    precision::{
+        Criteria, Evidence, PrecisionComparison, PrecisionDecision, PrecisionPolicy, choose_precision,
+    },
+    signature::{Dim, Port, Signature},
+};
+use crate::tensor::{Tensor, TensorError, Tensors};
 
 /// A loaded network. Shared by all worker threads.
 pub trait Engine: Send + Sync {
-    /// What the network takes and gives.
+    /// Returns what the network takes and gives.
     fn signature(&self) -> &Signature;
 
-    /// What the numbers of the output at that position are, as far as the network's last operator tells.
+    /// Returns what the numbers of the output at that position are, as far as the network's last operator tells.
     fn ending(&self, _output: usize) -> Ending {
         Ending::Open
     }
 
-    /// Which kernels do which share of the work, the largest share first, once a plan was made.
+    /// Returns which kernels do which share of the work, the largest share first, once a plan was made.
     fn kernels(&self) -> &[KernelUse] {
         &[]
     }
 
     /// Opens a session for the calling thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] where the backend has no room for another one.
     fn open(&self) -> Result<Box<dyn Session>, EngineError>;
 }
 
 /// One thread's way to run a network.
 pub trait Session {
-    /// Runs a batch: one tensor per input, in signature order, each with the rows as leading axis.
-    /// Answers one tensor per output in signature order, again with the rows as leading axis.
-    fn run(&mut self, batch: Tensors) -> Result<Tensors, EngineError>;
+    /// Runs one tensor per input, in the order of the signature, and returns one per output.
+    ///
+    /// Where the signature has axes of rows, each tensor has the rows as its outermost axis, as many in all of them, and
+    /// each row is answered as it would be alone. Elsewhere the tensors are run as they are.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] where the tensors do not fit the signature; [`EngineError::Run`] where the network
+    /// fails on them.
+    fn run(&mut self, inputs: Tensors) -> Result<Tensors, EngineError>;
+
+    /// Returns whether rows may be stacked into one run: [`Signature::is_batched`] of the network.
+    fn stacks_rows(&self) -> bool {
+        true
+    }
 }
 
-/// Stacks rows (one tensor per input each, without the batch axis), runs them, and splits the outputs by
-/// row again.
+/// Runs rows, each one tensor per input without an axis for the batch, and returns the outputs of each row.
+///
+/// They are stacked into one run; those of a network that has no axis of rows are run one by one, as they are.
 ///
 /// # Errors
-/// [`EngineError::Batch`] where rows differ in shape, or the answer has another number of rows; what the
-/// session says.
+/// [`EngineError::Batch`] where rows differ in shape, or the answer has another number of rows; as [`Session::run`].
 pub fn run_rows(session: &mut dyn Session, rows: &[&Tensors]) -> Result<Vec<Tensors>, EngineError> {
+    if !session.stacks_rows() {
+        return rows.iter().map(|row| session.run((*row).clone())).collect();
+    }
     let misfit = |error: TensorError| EngineError::Batch(error.to_string());
     let n_inputs = rows.first().map_or(0, |row| row.len());
     let stack = |input: usize| Tensor::stack(rows.iter().map(|row| &row[input]));
@@ -74,61 +103,14 @@ pub enum Ending {
 pub struct KernelUse {
     /// The kind of operator, as in `Conv`.
     pub operator: String,
-    /// A form of the kernels, as in `avx512-f32`, or the engine's own name.
+    /// A variant of the kernels, as in `avx512-f32`, or the backend's own name.
     pub kernel: String,
+    /// The precision of its products.
+    pub precision: Precision,
     /// Share of the network's products, 0 to 1.
     pub share: f64,
-    /// Why no kernel runs it; nothing where one does.
+    /// Why no kernel runs it; `None` where one does.
     pub reason: Option<&'static str>,
-}
-
-/// What a network takes and gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
-    pub inputs: Vec<Port>,
-    pub outputs: Vec<Port>,
-}
-
-impl Signature {
-    /// Finds an input by name, with its position.
-    pub fn input(&self, name: &str) -> Option<(usize, &Port)> {
-        self.inputs.iter().enumerate().find(|(_, port)| port.name == name)
-    }
-}
-
-/// One input or output of a network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
-    pub name: String,
-    pub dtype: DType,
-    /// Every axis, the rows of the batch first.
-    pub shape: Vec<Dim>,
-}
-
-impl Port {
-    /// Names type and shape, as in `f32 [batch, 1, 48, 48]`.
-    pub fn describe(&self) -> String {
-        let dims: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
-        format!("{} [{}]", self.dtype, dims.join(", "))
-    }
-}
-
-/// The extent of an axis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dim {
-    /// Always this many.
-    Fixed(usize),
-    /// As many as the caller brings; the name is the network's own.
-    Free(String),
-}
-
-impl std::fmt::Display for Dim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Fixed(n) => write!(f, "{n}"),
-            Self::Free(name) => f.write_str(name),
-        }
-    }
 }
 
 /// Why a network could not be loaded or run. For the log: callers see `internal`.

@@ -1,7 +1,9 @@
 //! ONNX files, without files beside them.
 #![cfg_attr(feature = "libfuzzer", no_main)]
 
-use lepton::engine::tract::TractEngine;
+use std::path::Path;
+
+use lepton::engine::{Artifact, Batching, LoadOptions, load};
 
 libfuzzer_sys::fuzz_target!(
     init: {
@@ -10,7 +12,10 @@ libfuzzer_sys::fuzz_target!(
         let _ = std::panic::take_hook();
     },
     |data: &[u8]| {
-        let _ = TractEngine::load(data, None);
+        let artifact = Artifact { file: Path::new("model.onnx"), bytes: data, folder: None };
+        for batching in [Batching::Required, Batching::Declared] {
+            let _ = load(&artifact, LoadOptions { batching, ..LoadOptions::default() });
+        }
     }
 );
 

@@ -8,7 +8,7 @@ use crate::image::{ImageLimits, Picture, Preprocessing};
 fn port(shape: &[usize]) -> Port {
     let batch = Dim::Free("batch".to_owned());
     let shape = std::iter::once(batch).chain(shape.iter().map(|n| Dim::Fixed(*n))).collect();
-    Port { name: "pixel_values".to_owned(), dtype: DType::F32, shape }
+    Port { name: "pixel_values".to_owned(), dtype: DType::F32, shape, batch_axis: Some(0) }
 }
 
 fn free() -> Port {

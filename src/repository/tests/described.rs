@@ -41,6 +41,7 @@ fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
         name: name.to_owned(),
         dtype,
         shape: std::iter::once(batch).chain(shape.iter().cloned()).collect(),
+        batch_axis: Some(0),
     }
 }
 

@@ -19,7 +19,7 @@ fn free(name: &str) -> Dim {
 
 fn port(name: &str, channels: usize) -> Port {
     let shape = vec![free("batch"), Dim::Fixed(channels), free("height"), free("width")];
-    Port { name: name.to_owned(), dtype: DType::F32, shape }
+    Port { name: name.to_owned(), dtype: DType::F32, shape, batch_axis: Some(0) }
 }
 
 fn signature() -> Signature {

@@ -10,7 +10,7 @@ use crate::{image::ImageLimits, tasks::TaskOptions, tensor::Tensor};
 fn port(name: &str, shape: &[Dim]) -> Port {
     let batch = Dim::Free("batch".to_owned());
     let shape = std::iter::once(batch).chain(shape.iter().cloned()).collect();
-    Port { name: name.to_owned(), dtype: DType::F32, shape }
+    Port { name: name.to_owned(), dtype: DType::F32, shape, batch_axis: Some(0) }
 }
 
 fn signature(outputs: &[(&str, &[Dim])]) -> Signature {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn port(name: &str, dtype: DType, shape: &[Dim]) -> Port {
-    Port { name: name.to_owned(), dtype, shape: shape.to_vec() }
+    Port { name: name.to_owned(), dtype, shape: shape.to_vec(), batch_axis: Some(0) }
 }
 
 fn free(name: &str) -> Dim {

@@ -23,19 +23,22 @@ use tract_onnx::{
 };
 
 use super::{
+    Origin,
     census::{self, Counted, Limits},
     ending,
     footprint::Footprint,
     recurrent,
 };
 use crate::{
-    Dim, Ending, EngineError, Port, Signature,
+    Batching, Dim, Ending, EngineError, Port, Signature,
     tensor::{DType, MAX_RANK},
 };
 
 /// How many rows one run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
+    /// There are none: tensors are run as they are.
+    None,
     /// One: its leading axis is fixed, or its rows are pictures, which run slower in a batch.
     One,
     Any,
@@ -55,15 +58,16 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Reads the ONNX file `bytes`; weights that it keeps in other files come from below `folder`.
-    pub(super) fn read(bytes: &[u8], folder: Option<&Path>, limits: Limits) -> Result<Self, EngineError> {
+    /// Reads an ONNX file.
+    pub(super) fn read(origin: Origin<'_>, limits: Limits) -> Result<Self, EngineError> {
+        let Origin { bytes, folder, batching } = origin;
         census::count(bytes, limits)?;
         let onnx = tract_onnx::onnx();
         let file = onnx.proto_model_for_read(&mut &*bytes).map_err(|error| load_error(&error))?;
         let graph = file.graph.as_ref().ok_or_else(|| refused("the file holds no graph".to_owned()))?;
         let Counted { weight_bytes, largest } = census::take(graph, limits)?;
         let footprint = Footprint::new(limits.elements, largest);
-        let signature = signature_of(graph, limits)?;
+        let signature = signature_of(graph, batching, limits)?;
         check_names(graph)?;
         let mut onnx = tract_onnx::Onnx {
             // Exporters write sizes there that contradict a concrete batch; analysis finds its own.
@@ -94,13 +98,16 @@ impl Network {
         })
     }
 
-    /// The shape of each input's row, where the network leaves no choice.
-    pub(super) fn only_row_shapes(&self) -> Option<Vec<Vec<usize>>> {
+    /// The shape of each input, without the axis of rows where there is one; `None` where the network leaves a choice.
+    pub(super) fn only_shapes(&self) -> Option<Vec<Vec<usize>>> {
         let fixed = |dim: &Dim| match dim {
             Dim::Fixed(n) => Some(*n),
             Dim::Free(_) => None,
         };
-        self.signature.inputs.iter().map(|port| port.shape[1..].iter().map(fixed).collect()).collect()
+        let inputs = self.signature.inputs.iter();
+        inputs
+            .map(|port| port.shape.iter().skip(usize::from(port.batch_axis.is_some())).map(fixed).collect())
+            .collect()
     }
 }
 
@@ -124,6 +131,9 @@ pub(super) fn one_line(error: &TractError) -> String {
 
 /// Pictures run row by row: a batch costs up to three times more for each than one alone.
 fn rows_of(signature: &Signature) -> Rows {
+    if !signature.is_batched() {
+        return Rows::None;
+    }
     let alone = |port: &Port| port.shape[0] == Dim::Fixed(1) || port.shape.len() >= 4;
     if signature.inputs.iter().any(alone) { Rows::One } else { Rows::Any }
 }
@@ -149,11 +159,15 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), EngineError> {
     }
 }
 
-fn signature_of(graph: &pb::GraphProto, limits: Limits) -> Result<Signature, EngineError> {
+fn signature_of(
+    graph: &pb::GraphProto,
+    batching: Batching,
+    limits: Limits,
+) -> Result<Signature, EngineError> {
     let weights: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let inputs = graph.input.iter().filter(|input| !weights.contains(input.name.as_str()));
-    let inputs: Vec<Port> = inputs.map(|input| port(input, "input")).collect::<Result<_, _>>()?;
-    let outputs: Vec<Port> =
+    let mut inputs: Vec<Port> = inputs.map(|input| port(input, "input")).collect::<Result<_, _>>()?;
+    let mut outputs: Vec<Port> =
         graph.output.iter().map(|output| port(output, "output")).collect::<Result<_, _>>()?;
     if inputs.is_empty() || outputs.is_empty() {
         let text = format!(
@@ -164,25 +178,61 @@ fn signature_of(graph: &pb::GraphProto, limits: Limits) -> Result<Signature, Eng
         return Err(refused(text));
     }
     for input in &inputs {
-        check_input(input, limits)?;
+        check_size(input, limits)?;
+    }
+    let has_rows = match batching {
+        Batching::Required => check_rows(&inputs).map(|()| true)?,
+        Batching::Declared => declares_rows(graph, &weights),
+    };
+    if has_rows {
+        inputs.iter_mut().chain(&mut outputs).for_each(|port| port.batch_axis = Some(0));
+    }
+    Ok(Signature { inputs, outputs })
+}
+
+/// Refuses inputs whose leading axis cannot be that of the rows of a batch.
+fn check_rows(inputs: &[Port]) -> Result<(), EngineError> {
+    for input in inputs {
+        let Some(leading) = input.shape.first() else {
+            let found = format!("`{}` is a single number; it needs the rows as leading axis", input.name);
+            return Err(EngineError::Unsupported { what: "input", found });
+        };
+        if matches!(leading, Dim::Fixed(n) if *n != 1) {
+            let found = format!("{leading} in `{}` {}; it must be 1 or free", input.name, input.describe());
+            return Err(EngineError::Unsupported { what: "leading axis", found });
+        }
     }
     if inputs.iter().any(|input| (input.shape[0] == Dim::Fixed(1)) != (inputs[0].shape[0] == Dim::Fixed(1))) {
         let found = inputs.iter().map(|input| format!("`{}` {}", input.name, input.describe()));
         let found = format!("{}; it must be 1 for all or free for all", found.collect::<Vec<_>>().join(", "));
         return Err(EngineError::Unsupported { what: "inputs' leading axis", found });
     }
-    Ok(Signature { inputs, outputs })
+    Ok(())
 }
 
-fn check_input(input: &Port, limits: Limits) -> Result<(), EngineError> {
-    let Some(leading) = input.shape.first() else {
-        let found = format!("`{}` is a single number; it needs the rows as leading axis", input.name);
-        return Err(EngineError::Unsupported { what: "input", found });
-    };
-    if matches!(leading, Dim::Fixed(n) if *n != 1) {
-        let found = format!("{leading} in `{}` {}; it must be 1 or free", input.name, input.describe());
-        return Err(EngineError::Unsupported { what: "leading axis", found });
+/// Returns whether the file itself says that the leading axis is that of rows: it is 1 for all inputs and outputs, or
+/// all of them call it a batch, by one name.
+fn declares_rows(graph: &pb::GraphProto, weights: &HashSet<&str>) -> bool {
+    let inputs = graph.input.iter().filter(|input| !weights.contains(input.name.as_str()));
+    let leading: Option<Vec<&dimension::Value>> = inputs.chain(&graph.output).map(leading_axis).collect();
+    let leading = leading.unwrap_or_default();
+    match leading.first() {
+        Some(dimension::Value::DimValue(1)) => leading.iter().all(|axis| *axis == leading[0]),
+        Some(dimension::Value::DimParam(name)) => {
+            let name = name.to_ascii_lowercase();
+            (name.contains("batch") || name == "n") && leading.iter().all(|axis| *axis == leading[0])
+        }
+        _ => false,
     }
+}
+
+fn leading_axis(value: &pb::ValueInfoProto) -> Option<&dimension::Value> {
+    match value.r#type.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(tensor) => tensor.shape.as_ref()?.dim.first()?.value.as_ref(),
+    }
+}
+
+fn check_size(input: &Port, limits: Limits) -> Result<(), EngineError> {
     let fixed = input.shape.iter().filter_map(|dim| match dim {
         Dim::Fixed(n) => Some(*n),
         Dim::Free(_) => None,
@@ -229,7 +279,7 @@ fn port(value: &pb::ValueInfoProto, what: &'static str) -> Result<Port, EngineEr
         _ if position == 0 => Dim::Free("batch".to_owned()),
         _ => Dim::Free(format!("axis_{position}")),
     };
-    Ok(Port { name, dtype, shape: shape.dim.iter().enumerate().map(axis).collect() })
+    Ok(Port { name, dtype, shape: shape.dim.iter().enumerate().map(axis).collect(), batch_axis: None })
 }
 
 /// Returns the type of elements that ONNX numbers so; `None` where tract has none for it.

@@ -56,8 +56,11 @@ impl Taken {
         for id in model.eval_order()? {
             let node = model.node(id);
             let inputs = model.node_input_facts(id)?;
-            let mut add = |operator: &str, kernel: String, share: f64, reason| {
-                let part = KernelUse { operator: operator.to_owned(), kernel, share, reason };
+            let mut add = |operator: &str, form: Option<Form>, share: f64, reason| {
+                let kernel = form.map_or_else(|| "tract".to_owned(), |form| form.to_string());
+                let precision = form.map_or(Precision::F32, Form::precision);
+                let operator = operator.to_owned();
+                let part = KernelUse { operator, kernel, precision, share, reason };
                 let same = |use_: &&mut KernelUse| KernelUse { share, ..(**use_).clone() } == part;
                 match uses.iter_mut().find(same) {
                     Some(known) => known.share += share,
@@ -67,7 +70,7 @@ impl Taken {
             };
             if let Some(parts) = regions::parts(node) {
                 for Part { operator, form, products } in parts {
-                    add(operator, form.to_string(), *products as f64 * number(&inputs[0].shape[0]), None);
+                    add(operator, Some(*form), *products as f64 * number(&inputs[0].shape[0]), None);
                 }
                 continue;
             }
@@ -76,12 +79,12 @@ impl Taken {
             match (name.strip_prefix("Lepton"), &self.packed) {
                 (Some(name), Some(packed)) => {
                     let form = recurrent::form(node).unwrap_or(packed.form);
-                    add(name, form.to_string(), share, None);
+                    add(name, Some(form), share, None);
                 }
                 (_, None) => {
-                    add(&name, "tract".to_owned(), share, Some("this processor runs no form of the kernels"));
+                    add(&name, None, share, Some("this processor runs no form of the kernels"));
                 }
-                (None, Some(_)) => add(&name, "tract".to_owned(), share, Some(conv::why_not(model, node))),
+                (None, Some(_)) => add(&name, None, share, Some(conv::why_not(model, node))),
             }
         }
         let total: f64 = uses.iter().map(|part| part.share).sum();

@@ -7,8 +7,15 @@ use lepton_testkit::onnx::{
 use proptest::prelude::*;
 use tract_onnx::prelude::tvec;
 
-use super::*;
-use crate::tensor::DType;
+use super::{
+    plans::{MOST_PLANS, Plans},
+    values::value_of,
+    *,
+};
+use crate::{
+    Dim,
+    tensor::{DType, Tensor},
+};
 
 mod census;
 mod kernels;
@@ -17,11 +24,17 @@ mod recurrent;
 mod refused;
 mod regions;
 mod shared;
+mod whole;
 
 const SIDE: i64 = 8;
 
 fn load(bytes: &[u8]) -> TractEngine {
     TractEngine::load(bytes, None).unwrap()
+}
+
+/// A file without a folder, whose leading axis is the rows.
+fn from(bytes: &[u8]) -> Origin<'_> {
+    Origin { bytes, folder: None, batching: Batching::Required }
 }
 
 fn refusal(bytes: &[u8]) -> String {

@@ -247,10 +247,10 @@ fn a_table_of_more_elements_than_any_value_may_have_is_served() {
             .encode()
     };
     let limits = Limits { elements: 100, ..LIMITS };
-    let engine = TractEngine::load_within(&graph(1000), None, None, limits).unwrap();
+    let engine = TractEngine::load_within(from(&graph(1000)), None, limits).unwrap();
     assert_eq!(run(&engine, ids(&[0, 999])).unwrap()[0].shape(), [1, 2, 8]);
     // What is computed has no such excuse.
-    let small = TractEngine::load_within(&graph(10), None, None, limits).unwrap();
+    let small = TractEngine::load_within(from(&graph(10)), None, limits).unwrap();
     let text = run(&small, ids(&[0; 13])).unwrap_err().to_string();
     assert!(text.contains("makes a tensor of shape [1, 13, 8], 100 elements are allowed"), "{text}");
 }
@@ -276,7 +276,7 @@ fn many_values_that_are_alive_at_once_are_refused() {
     };
     let limits = Limits { elements: 300, ..LIMITS };
     let answer = |n: usize| {
-        let engine = TractEngine::load_within(&wide(n), None, None, limits).unwrap();
+        let engine = TractEngine::load_within(from(&wide(n)), None, limits).unwrap();
         run(&engine, Tensor::new::<f32>(vec![1, 4], vec![1.0; 4]).unwrap())
     };
     answer(2).unwrap();

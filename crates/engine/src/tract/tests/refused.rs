@@ -67,7 +67,7 @@ fn graphs_that_do_not_hang_together_are_refused() {
 #[test]
 fn a_file_that_demands_too_much_is_refused_with_the_limit() {
     let bytes = recurrent(Cell::Gru, SMALL);
-    let refusal = |limits| TractEngine::load_within(&bytes, None, None, limits).unwrap_err().to_string();
+    let refusal = |limits| TractEngine::load_within(from(&bytes), None, limits).unwrap_err().to_string();
     assert!(refusal(Limits { nodes: 4, ..LIMITS }).contains("4 are allowed"));
     assert!(refusal(Limits { weight_bytes: 100, ..LIMITS }).contains("100 bytes allowed"));
 }
@@ -116,7 +116,10 @@ fn weights_beside_the_file_are_read_from_its_folder_alone() {
     }
     assert!(TractEngine::load(&file("weights"), None).is_err());
     let limits = Limits { weight_bytes: 15, ..LIMITS };
-    assert!(TractEngine::load_within(&file("weights"), Some(&folder), None, limits).is_err());
+    assert!(
+        TractEngine::load_within(Origin { folder: Some(&folder), ..from(&file("weights")) }, None, limits)
+            .is_err()
+    );
 }
 
 #[test]
