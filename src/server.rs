@@ -5,16 +5,16 @@
 //! kernel has already accepted is taken in, accepting stops, what is in flight finishes, the pool
 //! closes.
 
-mod conversation;
+mod connection;
 mod faults;
 mod http2;
-mod leftover;
 mod places;
 mod socket;
+mod state;
 #[cfg(test)]
 mod tests;
 mod transport;
-mod turn;
+mod unread;
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,12 +32,12 @@ use tower::Service;
 use tracing::{debug, error, info, warn};
 
 use self::{
-    conversation::{Link, serve_connection},
+    connection::{Link, serve_connection},
     faults::{Fault, Faults},
     places::Places,
-    socket::Patience,
+    socket::Timeouts,
+    state::{ConnectionPermit, ConnectionState, PermitKind},
     transport::{Accept, Handshake},
-    turn::{Seat, SeatKind, Turn},
 };
 use crate::{
     config::ServerConfig,
@@ -56,10 +56,10 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The longest wait of each kind on a connection beyond the limit: it keeps others out.
-const RESERVE_PATIENCE: Duration = Duration::from_secs(1);
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a connection that was accepted waits for a place.
-const SEATING: Duration = Duration::from_secs(1);
+const PERMIT_WAIT: Duration = Duration::from_secs(1);
 
 /// How long requests that are already on the wire have to be read once accepting has stopped.
 const LAST_CALL: Duration = Duration::from_millis(100);
@@ -128,7 +128,7 @@ impl<S> App for S where
 /// The open connections, each a task of its own.
 struct Connections<A> {
     app: A,
-    patience: Patience,
+    timeouts: Timeouts,
     places: Places,
     faults: Arc<Faults>,
     tasks: JoinSet<()>,
@@ -137,7 +137,7 @@ struct Connections<A> {
 
 /// Whether a connection got a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seated {
+enum Admission {
     Yes,
     No,
 }
@@ -151,7 +151,7 @@ enum Closing {
 
 impl<A: App> Connections<A> {
     fn new(app: A, config: &ServerConfig, faults: Faults) -> Self {
-        let patience = Patience {
+        let timeouts = Timeouts {
             head: config.header_timeout,
             keep_alive: KEEP_ALIVE,
             write: WRITE_STALL,
@@ -159,7 +159,7 @@ impl<A: App> Connections<A> {
         };
         Self {
             app,
-            patience,
+            timeouts,
             places: Places::new(config.max_connections),
             faults: Arc::new(faults),
             tasks: JoinSet::new(),
@@ -189,7 +189,7 @@ impl<A: App> Connections<A> {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
-                    let _: Seated = self.seat(stream, peer).await;
+                    let _: Admission = self.permit(stream, peer).await;
                 }
                 Err(error) if is_the_callers(&error) => {
                     debug!(%error, "a caller left before it was accepted")
@@ -209,17 +209,17 @@ impl<A: App> Connections<A> {
     }
 
     /// Serves a connection that was accepted, as soon as there is a place for it, or ends it.
-    async fn seat(&mut self, stream: impl Handshake, peer: SocketAddr) -> Seated {
-        let until = Instant::now() + SEATING;
+    async fn permit(&mut self, stream: impl Handshake, peer: SocketAddr) -> Admission {
+        let until = Instant::now() + PERMIT_WAIT;
         loop {
-            if let Some(seat) = self.places.take(&self.faults) {
-                self.start(stream, peer, seat);
-                return Seated::Yes;
+            if let Some(permit) = self.places.take(&self.faults) {
+                self.start(stream, peer, permit);
+                return Admission::Yes;
             }
             // Whoever was to make way for it has begun a request in this moment.
             if timeout_at(until, self.places.room()).await.is_err() {
                 self.faults.note(Fault::NoPlace, Some(peer));
-                return Seated::No;
+                return Admission::No;
             }
         }
     }
@@ -234,10 +234,10 @@ impl<A: App> Connections<A> {
                 () = std::future::ready(()) => return,
             };
             match accepted {
-                Ok((stream, peer)) => match self.seat(stream, peer).await {
-                    Seated::Yes => {}
+                Ok((stream, peer)) => match self.permit(stream, peer).await {
+                    Admission::Yes => {}
                     // For those behind it there is none either.
-                    Seated::No => return,
+                    Admission::No => return,
                 },
                 Err(error) if is_the_callers(&error) => {}
                 Err(_) => return,
@@ -245,20 +245,20 @@ impl<A: App> Connections<A> {
         }
     }
 
-    fn start(&mut self, stream: impl Handshake, peer: SocketAddr, seat: Seat) {
-        let patience = match seat.kind {
-            SeatKind::Regular => self.patience,
-            SeatKind::Reserve => self.patience.at_most(RESERVE_PATIENCE),
+    fn start(&mut self, stream: impl Handshake, peer: SocketAddr, permit: ConnectionPermit) {
+        let timeouts = match permit.kind {
+            PermitKind::Regular => self.timeouts,
+            PermitKind::Reserve => self.timeouts.at_most(RESERVE_TIMEOUT),
         };
-        let turn = Arc::new(Turn::new(seat));
-        let open = Open { turn: Arc::clone(&turn), _counted: self.faults.opened() };
-        let link = Link { peer, turn: Arc::clone(&turn), patience, faults: Arc::clone(&self.faults) };
+        let state = Arc::new(ConnectionState::new(permit));
+        let open = Open { state: Arc::clone(&state), _counted: self.faults.opened() };
+        let link = Link { peer, state: Arc::clone(&state), timeouts, faults: Arc::clone(&self.faults) };
         let connection = serve_connection(stream, self.app.clone(), link, self.closing.subscribe());
         let task = self.tasks.spawn(async move {
             let _open = open;
             connection.await;
         });
-        self.places.remember(task.id(), turn);
+        self.places.remember(task.id(), state);
     }
 
     /// Lets the open connections finish; gives the number of those that had to be cut after `drain`.
@@ -285,13 +285,13 @@ impl<A: App> Connections<A> {
 
 /// A connection while it is open: its place is given back when this is dropped.
 struct Open {
-    turn: Arc<Turn>,
+    state: Arc<ConnectionState>,
     _counted: OpenConnection,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        drop(self.turn.make_way());
+        drop(self.state.make_way());
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Listened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Objection {
     /// Its connection is beyond the limit: only probes are answered.
-    Crowded,
+    OverLimit,
     /// Its Host header is wrong: how.
     Host(&'static str),
     /// The heads of the requests that its connection has open are too large together.

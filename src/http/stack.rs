@@ -100,23 +100,23 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
 pub(super) struct ConnectionRules<E>(pub(super) E);
 
 /// How soon to try again where every connection was taken.
-const RETRY_CROWDED: Duration = Duration::from_secs(1);
+const RETRY_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 impl<E: Endpoint> Endpoint for ConnectionRules<E> {
     async fn call(&self, incoming: Incoming) -> Response {
         let refusal: Refusal = match incoming.listened.objection {
             None => return self.0.call(incoming).await,
-            Some(Objection::Crowded) if incoming.route.is_some_and(RouteIndex::is_probe) => {
+            Some(Objection::OverLimit) if incoming.route.is_some_and(RouteIndex::is_probe) => {
                 return self.0.call(incoming).await;
             }
-            Some(Objection::Crowded) => {
+            Some(Objection::OverLimit) => {
                 let reason =
                     "as many connections are open as are served at once (server.max_connections)".into();
-                Error::Unavailable { reason, retry_after: RETRY_CROWDED }.into()
+                Error::Unavailable { reason, retry_after: RETRY_OVER_LIMIT }.into()
             }
             Some(Objection::Heads) => {
                 let reason = "the heads of this connection's open requests are too large together".into();
-                Error::Unavailable { reason, retry_after: RETRY_CROWDED }.into()
+                Error::Unavailable { reason, retry_after: RETRY_OVER_LIMIT }.into()
             }
             Some(Objection::Host(fault)) => Error::malformed(fault).into(),
         };

@@ -13,7 +13,7 @@ use std::{
 
 use tracing::{debug, error, info};
 
-use super::turn::{Phase, Turn};
+use super::state::{ConnectionState, Phase};
 use crate::{
     config::LogPeer,
     metrics::{Metrics, OpenConnection},
@@ -46,7 +46,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// What a connection's error comes down to; `None` where the caller has simply gone.
-    pub(super) fn of(error: &hyper::Error, turn: &Turn) -> Option<Self> {
+    pub(super) fn of(error: &hyper::Error, state: &ConnectionState) -> Option<Self> {
         if error.is_parse_too_large() {
             // hyper tells the two apart by its answer and by its words only.
             let is_uri = error.to_string().contains("URI");
@@ -55,7 +55,7 @@ impl Fault {
         let cause = error.source();
         if let Some(broken) = cause.and_then(|source| source.downcast_ref::<h2::Error>()) {
             return match broken.reason() {
-                _ if turn.timed_out() => Some(Self::AnswerTimeout),
+                _ if state.timed_out() => Some(Self::AnswerTimeout),
                 // What the caller itself ended, or the network.
                 _ if !broken.is_library() => None,
                 Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Self::ResetFlood),
@@ -69,7 +69,7 @@ impl Fault {
         if cause.is_none_or(|cause| cause.kind() != io::ErrorKind::TimedOut) {
             return None;
         }
-        match turn.phase() {
+        match state.phase() {
             Phase::Head => Some(Self::HeadTimeout),
             _ => Some(Self::AnswerTimeout),
         }

@@ -27,9 +27,9 @@ use hyper::{
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    conversation::Link,
+    connection::Link,
     faults::Fault,
-    turn::{Exchange, Turn},
+    state::{ConnectionState, Exchange},
 };
 
 /// Requests of one connection at a time.
@@ -95,7 +95,7 @@ struct Progress {
 /// Runs the streams of a connection, each in a task of its own, and none longer than the connection.
 #[derive(Clone)]
 pub(super) struct Streams {
-    turn: Arc<Turn>,
+    state: Arc<ConnectionState>,
     link: Arc<Link>,
     /// Closed when the connection ends.
     open: watch::Receiver<()>,
@@ -104,7 +104,7 @@ pub(super) struct Streams {
 impl Streams {
     /// Of a connection that is open until the sender is dropped.
     pub(super) fn new(link: Arc<Link>, open: watch::Receiver<()>) -> Self {
-        Self { turn: Arc::clone(&link.turn), link, open }
+        Self { state: Arc::clone(&link.state), link, open }
     }
 }
 
@@ -114,7 +114,7 @@ where
 {
     fn execute(&self, stream: F) {
         let mut open = self.open.clone();
-        let (link, turn) = (Arc::clone(&self.link), Arc::clone(&self.turn));
+        let (link, state) = (Arc::clone(&self.link), Arc::clone(&self.state));
         let progress = Arc::<Progress>::default();
         let stream = STREAM.scope(Arc::clone(&progress), stream);
         tokio::spawn(async move {
@@ -123,10 +123,10 @@ where
                 () = stream => {}
                 _ = open.changed() => {}
                 // Dropping the stream resets it.
-                () = stalled(&progress, link.patience.write) => link.faults.note(Fault::AnswerTimeout, Some(link.peer)),
+                () = stalled(&progress, link.timeouts.write) => link.faults.note(Fault::AnswerTimeout, Some(link.peer)),
             }
             // The socket looks what it waits for now.
-            turn.nudge();
+            state.nudge();
         });
     }
 }

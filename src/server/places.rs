@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     faults::{Fault, Faults},
-    turn::{Seat, SeatKind, Turn},
+    state::{ConnectionPermit, ConnectionState, PermitKind},
 };
 
 /// Connections that are accepted beyond `server.max_connections`, so that a server that is full says so, to
@@ -27,7 +27,7 @@ pub(super) struct Places {
     regular: Arc<Semaphore>,
     reserve: Arc<Semaphore>,
     /// Every open connection.
-    open: HashMap<Id, Arc<Turn>>,
+    open: HashMap<Id, Arc<ConnectionState>>,
 }
 
 impl Places {
@@ -50,40 +50,40 @@ impl Places {
 
     /// Takes a place: a free one, that of the connection that has been idle longest, one of the reserve, and of
     /// its connections the one that has been there longest for nothing. `None` where there is no such place.
-    pub(super) fn take(&self, faults: &Faults) -> Option<Seat> {
+    pub(super) fn take(&self, faults: &Faults) -> Option<ConnectionPermit> {
         let free = |places: &Arc<Semaphore>, kind| {
-            Some(Seat::new(kind, Arc::clone(places).try_acquire_owned().ok()?))
+            Some(ConnectionPermit::new(kind, Arc::clone(places).try_acquire_owned().ok()?))
         };
         let made = |kind| {
             // Those that have just ended have none to give, and are not asked again.
-            let seat = std::iter::from_fn(|| self.idlest(Some(kind)).map(|turn| turn.make_way()))
+            let permit = std::iter::from_fn(|| self.idlest(Some(kind)).map(|state| state.make_way()))
                 .flatten()
                 .next()?;
             faults.note(Fault::MadeWay, None);
-            Some(seat)
+            Some(permit)
         };
-        free(&self.regular, SeatKind::Regular)
-            .or_else(|| made(SeatKind::Regular))
-            .or_else(|| free(&self.reserve, SeatKind::Reserve))
-            .or_else(|| made(SeatKind::Reserve))
+        free(&self.regular, PermitKind::Regular)
+            .or_else(|| made(PermitKind::Regular))
+            .or_else(|| free(&self.reserve, PermitKind::Reserve))
+            .or_else(|| made(PermitKind::Reserve))
     }
 
     /// Has the connection that has been idle longest end, if there is one: for what is scarce beside places.
     pub(super) fn make_way(&self) {
-        drop(self.idlest(None).and_then(|turn| turn.make_way()));
+        drop(self.idlest(None).and_then(|state| state.make_way()));
     }
 
     /// Of the connections that may make way, the one that has waited longest.
-    fn idlest(&self, kind: Option<SeatKind>) -> Option<&Arc<Turn>> {
+    fn idlest(&self, kind: Option<PermitKind>) -> Option<&Arc<ConnectionState>> {
         let now = Instant::now().into_std();
-        let turns = self.open.values().filter(|turn| kind.is_none_or(|kind| turn.kind() == kind));
-        let idle = turns.filter_map(|turn| Some((turn.idle(now)?, turn)));
-        idle.max_by_key(|(idle, _)| *idle).map(|(_, turn)| turn)
+        let states = self.open.values().filter(|state| kind.is_none_or(|kind| state.kind() == kind));
+        let idle = states.filter_map(|state| Some((state.idle(now)?, state)));
+        idle.max_by_key(|(idle, _)| *idle).map(|(_, state)| state)
     }
 
     /// Takes in that a connection has begun.
-    pub(super) fn remember(&mut self, id: Id, turn: Arc<Turn>) {
-        self.open.insert(id, turn);
+    pub(super) fn remember(&mut self, id: Id, state: Arc<ConnectionState>) {
+        self.open.insert(id, state);
     }
 
     /// Takes in that it has ended.

@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use super::{
+    state::{ConnectionState, Phase},
     transport::{Protocol, Transport},
-    turn::{Phase, Turn},
 };
 
 /// The longest waits on a caller.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// From the first byte of a request's head to its last; also for the first byte of all.
     pub(super) head: Duration,
     /// From one request to the next.
@@ -34,7 +34,7 @@ pub(super) struct Patience {
     pub(super) linger: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// The same, and nothing longer than that.
     pub(super) fn at_most(self, longest: Duration) -> Self {
         Self {
@@ -57,8 +57,8 @@ pub(super) struct Socket<S> {
     protocol: Protocol,
     /// Bytes that were read to tell the protocol, in reverse.
     rewound: Vec<u8>,
-    patience: Patience,
-    turn: Arc<Turn>,
+    timeouts: Timeouts,
+    state: Arc<ConnectionState>,
     /// What it waits for when it reads: `Answer` where that is a body, or nothing.
     awaits: Phase,
     seen: u64,
@@ -72,17 +72,17 @@ pub(super) struct Socket<S> {
 }
 
 impl<S: Transport> Socket<S> {
-    pub(super) fn new(stream: S, patience: Patience, turn: Arc<Turn>) -> Self {
+    pub(super) fn new(stream: S, timeouts: Timeouts, state: Arc<ConnectionState>) -> Self {
         Self {
             stream,
             protocol: Protocol::Http1,
             rewound: Vec::new(),
-            patience,
-            turn,
+            timeouts,
+            state,
             awaits: Phase::First,
             seen: 0,
             answered: None,
-            read_timer: Box::pin(sleep(patience.head)),
+            read_timer: Box::pin(sleep(timeouts.head)),
             write_timer: None,
             lingering: None,
         }
@@ -101,41 +101,41 @@ impl<S: Transport> Socket<S> {
             // What comes now belongs to the connection: only requests count, and the wait for them.
             let now = Instant::now();
             self.awaits = Phase::Next;
-            self.turn.enter(Phase::Next, now.into_std());
-            self.read_timer.as_mut().reset(now + self.patience.keep_alive);
+            self.state.enter(Phase::Next, now.into_std());
+            self.read_timer.as_mut().reset(now + self.timeouts.keep_alive);
         }
     }
 
     /// Notes that bytes went either way, where the end of a connection depends on it.
     fn moved(&self) {
         if self.protocol == Protocol::Http2 {
-            self.turn.moved(Instant::now().into_std());
+            self.state.moved(Instant::now().into_std());
         }
     }
 
     /// Ends a wait on the caller.
     fn timed_out<T>(&self) -> Poll<io::Result<T>> {
-        self.turn.time_out();
+        self.state.time_out();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Follows the service: a request has begun or ended since the last look.
-    fn follow_turn(&mut self) {
-        let count = self.turn.count();
+    fn follow_state(&mut self) {
+        let count = self.state.count();
         if count == self.seen {
             return;
         }
         self.seen = count;
-        if self.turn.n_open() > 0 {
+        if self.state.n_open() > 0 {
             self.awaits = Phase::Answer;
         } else {
             let now = Instant::now();
             self.awaits = Phase::Next;
             match self.protocol {
                 Protocol::Http1 => self.answered = Some(now),
-                Protocol::Http2 => self.turn.enter(Phase::Next, now.into_std()),
+                Protocol::Http2 => self.state.enter(Phase::Next, now.into_std()),
             }
-            self.read_timer.as_mut().reset(now + self.patience.keep_alive);
+            self.read_timer.as_mut().reset(now + self.timeouts.keep_alive);
         }
     }
 
@@ -147,9 +147,9 @@ impl<S: Transport> Socket<S> {
         if written.is_ready() {
             self.moved();
             if self.write_timer.take().is_some() {
-                self.turn.enter(self.awaits, Instant::now().into_std());
+                self.state.enter(self.awaits, Instant::now().into_std());
             }
-            self.follow_turn();
+            self.follow_state();
             if self.awaits == Phase::Next {
                 // Nothing reads again until the caller sends, so it is here that the wait for it has to
                 // start. Once it is over the timer wakes the connection, whose read then ends it.
@@ -158,11 +158,11 @@ impl<S: Transport> Socket<S> {
             return written;
         }
         if self.write_timer.is_none() {
-            self.turn.enter(Phase::Stalled, Instant::now().into_std());
-        } else if self.turn.makes_way() {
+            self.state.enter(Phase::Stalled, Instant::now().into_std());
+        } else if self.state.makes_way() {
             return self.timed_out();
         }
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.patience.write)));
+        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.timeouts.write)));
         ready!(timer.as_mut().poll(context));
         self.timed_out()
     }
@@ -174,7 +174,7 @@ impl<S: Transport> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.follow_turn();
+        self.follow_state();
         if !self.rewound.is_empty() {
             while buf.remaining() > 0
                 && let Some(byte) = self.rewound.pop()
@@ -186,13 +186,13 @@ impl<S: Transport> AsyncRead for Socket<S> {
         let filled = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buf) {
             if buf.filled().len() > filled {
-                self.turn.feed();
+                self.state.feed();
                 self.moved();
                 if self.protocol == Protocol::Http1 && matches!(self.awaits, Phase::First | Phase::Next) {
                     let now = Instant::now();
                     self.awaits = Phase::Head;
-                    self.turn.enter(Phase::Head, now.into_std());
-                    let until = now + self.patience.head;
+                    self.state.enter(Phase::Head, now.into_std());
+                    let until = now + self.timeouts.head;
                     self.read_timer.as_mut().reset(until);
                 }
             }
@@ -204,11 +204,11 @@ impl<S: Transport> AsyncRead for Socket<S> {
         if self.protocol == Protocol::Http2 {
             // The connection says that it ends, so that no request meets it closing.
             ready!(self.read_timer.as_mut().poll(context));
-            self.turn.close();
+            self.state.close();
             return Poll::Pending;
         }
         // A request that is on the wire already is answered first.
-        let makes_way = self.turn.makes_way() && !self.stream.has_unread();
+        let makes_way = self.state.makes_way() && !self.stream.has_unread();
         if !makes_way {
             ready!(self.read_timer.as_mut().poll(context));
         }
@@ -246,7 +246,7 @@ impl<S: Transport> AsyncWrite for Socket<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Everything has been written: nobody waits on this connection but for its caller.
         if let Some(answered) = self.answered.take() {
-            self.turn.enter(Phase::Next, answered.into_std());
+            self.state.enter(Phase::Next, answered.into_std());
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -258,15 +258,15 @@ impl<S: Transport> AsyncWrite for Socket<S> {
         if this.lingering.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
             // A head that could not be read is answered, and what follows it is still coming.
-            if !this.turn.lingers() && this.awaits != Phase::Head {
+            if !this.state.lingers() && this.awaits != Phase::Head {
                 return Poll::Ready(Ok(()));
             }
         }
         let (timer, bytes) = this.lingering.get_or_insert_with(|| {
-            this.turn.enter(Phase::Lingering, Instant::now().into_std());
-            (Box::pin(sleep(this.patience.linger)), LINGER_BYTES)
+            this.state.enter(Phase::Lingering, Instant::now().into_std());
+            (Box::pin(sleep(this.timeouts.linger)), LINGER_BYTES)
         });
-        if this.turn.makes_way() {
+        if this.state.makes_way() {
             return Poll::Ready(Ok(()));
         }
         if timer.as_mut().poll(context).is_ready() {

@@ -30,16 +30,16 @@ struct Served {
     cut: JoinHandle<usize>,
 }
 
-async fn serve(app: impl App, patience: Patience, drain: Duration) -> Served {
-    serve_as(&Config::default().server, app, patience, drain).await
+async fn serve(app: impl App, timeouts: Timeouts, drain: Duration) -> Served {
+    serve_as(&Config::default().server, app, timeouts, drain).await
 }
 
-async fn serve_as(config: &ServerConfig, app: impl App, patience: Patience, drain: Duration) -> Served {
+async fn serve_as(config: &ServerConfig, app: impl App, timeouts: Timeouts, drain: Duration) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let mut connections = Connections::new(app, config, faults());
-    connections.patience = patience;
+    connections.timeouts = timeouts;
     let cut = tokio::spawn(async move {
         connections
             .accept_until(&listener, async {
@@ -56,7 +56,7 @@ fn faults() -> Faults {
     Faults::new(Arc::new(Metrics::new()), LogPeer::Address)
 }
 
-const PATIENT: Patience = Patience {
+const LONG_TIMEOUTS: Timeouts = Timeouts {
     head: Duration::from_secs(60),
     keep_alive: Duration::from_secs(60),
     write: Duration::from_secs(60),
@@ -90,7 +90,7 @@ async fn at_end(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn a_refused_upload_still_gets_to_read_its_answer() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let length = 20 << 20;
     stream
@@ -107,7 +107,7 @@ async fn a_refused_upload_still_gets_to_read_its_answer() {
 
 #[tokio::test]
 async fn a_short_refused_body_keeps_the_connection() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     for _ in 0..2 {
         stream
@@ -123,7 +123,7 @@ async fn a_short_refused_body_keeps_the_connection() {
 
 #[tokio::test]
 async fn a_caller_that_waits_for_continue_is_told_so_only_if_its_body_is_wanted() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let head = |path: &str| {
         format!("POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
     };
@@ -142,14 +142,14 @@ async fn a_caller_that_waits_for_continue_is_told_so_only_if_its_body_is_wanted(
 #[tokio::test]
 async fn a_slow_head_and_an_idle_connection_are_closed() {
     let short = Duration::from_millis(20);
-    let served = serve(app(), Patience { head: short, ..PATIENT }, DRAIN).await;
+    let served = serve(app(), Timeouts { head: short, ..LONG_TIMEOUTS }, DRAIN).await;
     let mut silent = TcpStream::connect(served.address).await.unwrap();
     assert!(at_end(&mut silent).await);
     let mut slow = TcpStream::connect(served.address).await.unwrap();
     slow.write_all(b"GET /fine HT").await.unwrap();
     assert!(slow.read_u8().await.is_err());
 
-    let served = serve(app(), Patience { keep_alive: short, ..PATIENT }, DRAIN).await;
+    let served = serve(app(), Timeouts { keep_alive: short, ..LONG_TIMEOUTS }, DRAIN).await;
     let mut idle = TcpStream::connect(served.address).await.unwrap();
     idle.write_all(b"GET /fine HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert_eq!(answer_of(&mut idle).await.1, "fine");
@@ -166,7 +166,7 @@ async fn an_answer_may_take_longer_than_any_patience_with_the_caller() {
             "done"
         }),
     );
-    let served = serve(app, Patience { head: short, keep_alive: short, ..PATIENT }, DRAIN).await;
+    let served = serve(app, Timeouts { head: short, keep_alive: short, ..LONG_TIMEOUTS }, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert_eq!(answer_of(&mut stream).await.1, "done");
@@ -202,7 +202,7 @@ const HELD: &[u8] = b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n";
 #[tokio::test]
 async fn a_caller_that_leaves_drops_its_request() {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let served = serve(held(tell, Arc::default()), PATIENT, DRAIN).await;
+    let served = serve(held(tell, Arc::default()), LONG_TIMEOUTS, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(HELD).await.unwrap();
     assert_eq!(told.recv().await, Some("asked"));
@@ -214,7 +214,7 @@ async fn a_caller_that_leaves_drops_its_request() {
 async fn a_stop_finishes_what_is_in_flight_and_closes_what_is_idle() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let finish = Arc::new(tokio::sync::Notify::new());
-    let served = serve(held(tell, finish.clone()), PATIENT, DRAIN).await;
+    let served = serve(held(tell, finish.clone()), LONG_TIMEOUTS, DRAIN).await;
     let mut busy = TcpStream::connect(served.address).await.unwrap();
     busy.write_all(HELD).await.unwrap();
     assert_eq!(told.recv().await, Some("asked"));
@@ -235,7 +235,7 @@ async fn a_stop_finishes_what_is_in_flight_and_closes_what_is_idle() {
 #[tokio::test]
 async fn what_outlives_the_drain_is_cut_and_counted() {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let served = serve(held(tell, Arc::default()), PATIENT, Duration::from_millis(10)).await;
+    let served = serve(held(tell, Arc::default()), LONG_TIMEOUTS, Duration::from_millis(10)).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(HELD).await.unwrap();
     assert_eq!(told.recv().await, Some("asked"));
@@ -278,7 +278,7 @@ fn routes(more: Router) -> Router {
 /// A server of all routes with this number of regular places.
 async fn serve_routes(places: usize) -> Served {
     let config = ServerConfig { max_connections: places, ..Config::default().server };
-    serve_as(&config, routes(app()), PATIENT, DRAIN).await
+    serve_as(&config, routes(app()), LONG_TIMEOUTS, DRAIN).await
 }
 
 async fn ask(address: SocketAddr, path: &str) -> (TcpStream, String, String) {
@@ -303,7 +303,7 @@ async fn where_every_place_is_busy_probes_are_answered_and_the_rest_refused_unti
     let config = ServerConfig { max_connections: 1, ..Config::default().server };
     let (tell, mut told) = mpsc::unbounded_channel();
     let finish = Arc::new(tokio::sync::Notify::new());
-    let served = serve_as(&config, routes(held(tell, finish.clone())), PATIENT, DRAIN).await;
+    let served = serve_as(&config, routes(held(tell, finish.clone())), LONG_TIMEOUTS, DRAIN).await;
     let mut first = TcpStream::connect(served.address).await.unwrap();
     first.write_all(HELD).await.unwrap();
     assert_eq!(told.recv().await, Some("asked"));
@@ -383,7 +383,7 @@ async fn nobody_holds_the_reserve() {
 
 #[tokio::test]
 async fn requests_sent_at_once_are_answered_in_order() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let pair =
         "GET /fine HTTP/1.1\r\nhost: x\r\n\r\nPOST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
@@ -400,7 +400,7 @@ async fn an_answer_that_is_being_read_is_not_cut_for_a_newcomer() {
     let text = long.clone();
     let app = app().route("/long", get(async || text));
     let config = ServerConfig { max_connections: 1, ..Config::default().server };
-    let served = serve_as(&config, app, PATIENT, DRAIN).await;
+    let served = serve_as(&config, app, LONG_TIMEOUTS, DRAIN).await;
     let mut reader = TcpStream::connect(served.address).await.unwrap();
     reader.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     // More than the kernel holds for a reader: the rest waits in the server.

@@ -139,7 +139,9 @@ fn without_a_page_nothing_is_granted_and_caches_know() {
 fn a_page_can_read_that_the_server_is_full() {
     let routes = routes(these());
     let mut request = Request::get("/v1/models").header("origin", PAGE).body(Body::empty()).unwrap();
-    request.extensions_mut().insert(Listened { objection: Some(Objection::Crowded), ..Listened::default() });
+    request
+        .extensions_mut()
+        .insert(Listened { objection: Some(Objection::OverLimit), ..Listened::default() });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let response = runtime.block_on(routes.oneshot(request)).unwrap();
     assert_eq!(response.status(), 503);

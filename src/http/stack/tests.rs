@@ -98,7 +98,7 @@ async fn every_answer_of_every_route_carries_the_marks_of_every_layer() {
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _guard = tracing::subscriber::set_default(subscriber);
     let mut n_asked = 0;
-    for objection in [None, Some(Objection::Crowded), Some(Objection::Host("the Host header is odd"))] {
+    for objection in [None, Some(Objection::OverLimit), Some(Objection::Host("the Host header is odd"))] {
         for (path, label) in paths() {
             for method in &ASKED {
                 n_asked += 1;
@@ -127,7 +127,7 @@ async fn every_answer_of_every_route_carries_the_marks_of_every_layer() {
                 let is_probe = index.is_some_and(RouteIndex::is_probe);
                 match (objection, index) {
                     (Some(Objection::Host(_)), _) => assert_eq!(status, 400, "{said}"),
-                    (Some(Objection::Crowded), _) if !is_probe => assert_eq!(status, 503, "{said}"),
+                    (Some(Objection::OverLimit), _) if !is_probe => assert_eq!(status, 503, "{said}"),
                     (_, None) => assert_eq!(status, 404, "{said}"),
                     (_, Some(index)) => match index.route(method) {
                         Some(_) => {

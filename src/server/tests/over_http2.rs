@@ -72,7 +72,7 @@ async fn every_route_is_answered_as_over_http_1() {
 async fn a_hundred_streams_are_served_at_once_and_the_next_after_them() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let finish = Arc::new(tokio::sync::Notify::new());
-    let served = serve(held(tell, finish.clone()), PATIENT, DRAIN).await;
+    let served = serve(held(tell, finish.clone()), LONG_TIMEOUTS, DRAIN).await;
     let (mut sender, _) = connect(&served).await;
     // The limit is known once the server has spoken.
     get_text(&mut sender, "/no").await;
@@ -97,7 +97,7 @@ async fn a_hundred_streams_are_served_at_once_and_the_next_after_them() {
 #[tokio::test]
 async fn a_stream_that_is_not_read_ends_and_the_others_do_not_wait_for_it() {
     let app = app().route("/long", get(async || "x".repeat(8 << 20)));
-    let served = serve(app, Patience { write: Duration::from_millis(200), ..PATIENT }, DRAIN).await;
+    let served = serve(app, Timeouts { write: Duration::from_millis(200), ..LONG_TIMEOUTS }, DRAIN).await;
     let (mut sender, _) = connect_with(&served, 20_000).await;
     let mut stalled = sender.send_request(request("GET", "/long", "")).await.unwrap().into_body();
     for _ in 0..20 {
@@ -122,7 +122,7 @@ async fn an_answer_that_is_read_slowly_is_whole() {
     let long = "x".repeat(300_000);
     let answer = long.clone();
     let app = app().route("/long", get(async || answer));
-    let served = serve(app, Patience { write: Duration::from_millis(800), ..PATIENT }, DRAIN).await;
+    let served = serve(app, Timeouts { write: Duration::from_millis(800), ..LONG_TIMEOUTS }, DRAIN).await;
     let (mut sender, _) = connect_with(&served, 20_000).await;
     let mut body = sender.send_request(request("GET", "/long", "")).await.unwrap().into_body();
     let mut n_read = 0;
@@ -135,7 +135,7 @@ async fn an_answer_that_is_read_slowly_is_whole() {
 
 #[tokio::test]
 async fn a_body_that_nobody_reads_is_answered_before_it_is_whole() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let (mut sender, _) = connect(&served).await;
     let long = request("POST", "/refuse", vec![7; 4 << 20]);
     let response = sender.send_request(long).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_body_that_nobody_reads_is_answered_before_it_is_whole() {
 #[tokio::test]
 async fn a_flood_of_resets_ends_its_connection_and_leaves_no_work() {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let served = serve(held(tell, Arc::default()).merge(app()), PATIENT, DRAIN).await;
+    let served = serve(held(tell, Arc::default()).merge(app()), LONG_TIMEOUTS, DRAIN).await;
     let stream = TcpStream::connect(served.address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -182,7 +182,7 @@ async fn a_flood_of_resets_ends_its_connection_and_leaves_no_work() {
 async fn a_stop_answers_open_streams_and_closes_idle_connections() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let finish = Arc::new(tokio::sync::Notify::new());
-    let served = serve(held(tell, finish.clone()), PATIENT, DRAIN).await;
+    let served = serve(held(tell, finish.clone()), LONG_TIMEOUTS, DRAIN).await;
     let (mut busy, busy_end) = connect(&served).await;
     let (mut idle, idle_end) = connect(&served).await;
     get_text(&mut idle, "/no").await;
@@ -206,7 +206,7 @@ async fn a_stop_answers_open_streams_and_closes_idle_connections() {
 
 #[tokio::test]
 async fn a_stop_waits_for_nobody_who_does_not_answer_its_goodbye() {
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let mut silent = TcpStream::connect(served.address).await.unwrap();
     silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let _settings = silent.read_u8().await.unwrap();
@@ -217,7 +217,7 @@ async fn a_stop_waits_for_nobody_who_does_not_answer_its_goodbye() {
 #[tokio::test]
 async fn an_idle_connection_is_told_and_closed() {
     let short = Duration::from_millis(50);
-    let served = serve(app(), Patience { keep_alive: short, ..PATIENT }, DRAIN).await;
+    let served = serve(app(), Timeouts { keep_alive: short, ..LONG_TIMEOUTS }, DRAIN).await;
     let (mut sender, end) = connect(&served).await;
     assert_eq!(get_text(&mut sender, "/fine").await.1, "fine");
     end.await.unwrap().unwrap();
@@ -227,19 +227,20 @@ async fn an_idle_connection_is_told_and_closed() {
         "slow"
     });
     let served =
-        serve(Router::new().route("/slow", slow), Patience { keep_alive: short, ..PATIENT }, DRAIN).await;
+        serve(Router::new().route("/slow", slow), Timeouts { keep_alive: short, ..LONG_TIMEOUTS }, DRAIN)
+            .await;
     let (mut sender, _) = connect(&served).await;
     assert_eq!(get_text(&mut sender, "/slow").await.1, "slow");
 }
 
 #[tokio::test]
 async fn half_a_preface_is_waited_for_no_longer_than_a_head() {
-    let served = serve(app(), Patience { head: Duration::from_millis(20), ..PATIENT }, DRAIN).await;
+    let served = serve(app(), Timeouts { head: Duration::from_millis(20), ..LONG_TIMEOUTS }, DRAIN).await;
     let mut slow = TcpStream::connect(served.address).await.unwrap();
     slow.write_all(b"PRI * HT").await.unwrap();
     assert!(slow.read_u8().await.is_err());
     // Byte by byte, but whole in time, and a request of HTTP/1.1 that begins alike.
-    let served = serve(app(), PATIENT, DRAIN).await;
+    let served = serve(app(), LONG_TIMEOUTS, DRAIN).await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     for byte in b"PRI /fine HTTP/1.1\r\nhost: x\r\n\r\n" {
         stream.write_all(&[*byte]).await.unwrap();
@@ -272,7 +273,7 @@ async fn an_idle_connection_makes_way() {
 #[tokio::test]
 async fn heads_have_a_limit_each_and_together() {
     let (tell, mut told) = mpsc::unbounded_channel();
-    let served = serve(routes(held(tell, Arc::default())), PATIENT, DRAIN).await;
+    let served = serve(routes(held(tell, Arc::default())), LONG_TIMEOUTS, DRAIN).await;
     let (mut sender, _) = connect(&served).await;
     get_text(&mut sender, "/healthz").await;
     let with = |path: &str, n: usize| {

@@ -13,19 +13,19 @@ use std::{
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// A connection's place. Dropping it gives the place back.
-pub(super) struct Seat {
-    pub(super) kind: SeatKind,
+pub(super) struct ConnectionPermit {
+    pub(super) kind: PermitKind,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Seat {
-    pub(super) fn new(kind: SeatKind, permit: OwnedSemaphorePermit) -> Self {
+impl ConnectionPermit {
+    pub(super) fn new(kind: PermitKind, permit: OwnedSemaphorePermit) -> Self {
         Self { kind, _permit: permit }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SeatKind {
+pub(super) enum PermitKind {
     Regular,
     /// Beyond the limit: one request is answered.
     Reserve,
@@ -63,7 +63,7 @@ const PHASE_BITS: u32 = 3;
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Shared by a connection's socket and its service, and by the places.
-pub(super) struct Turn {
+pub(super) struct ConnectionState {
     /// How often a request has begun or ended.
     count: AtomicU64,
     /// Requests whose answers are being made, and those whose answers are not handed on whole.
@@ -82,16 +82,16 @@ pub(super) struct Turn {
     fed: AtomicBool,
     /// The phase, and since when in microseconds.
     phase: AtomicU64,
-    kind: SeatKind,
-    seat: Mutex<Option<Seat>>,
+    kind: PermitKind,
+    permit: Mutex<Option<ConnectionPermit>>,
     makes_way: AtomicBool,
     asked: Notify,
 }
 
-impl Turn {
+impl ConnectionState {
     /// Of a connection that has just been accepted.
-    pub(super) fn new(seat: Seat) -> Self {
-        let turn = Self {
+    pub(super) fn new(permit: ConnectionPermit) -> Self {
+        let state = Self {
             count: AtomicU64::new(0),
             handled: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -103,17 +103,17 @@ impl Turn {
             moved: AtomicU64::new(0),
             fed: AtomicBool::new(false),
             phase: AtomicU64::new(0),
-            kind: seat.kind,
-            seat: Mutex::new(Some(seat)),
+            kind: permit.kind,
+            permit: Mutex::new(Some(permit)),
             makes_way: AtomicBool::new(false),
             asked: Notify::new(),
         };
-        turn.enter(Phase::First, Instant::now());
-        turn
+        state.enter(Phase::First, Instant::now());
+        state
     }
 
     /// The place that it was accepted with.
-    pub(super) fn kind(&self) -> SeatKind {
+    pub(super) fn kind(&self) -> PermitKind {
         self.kind
     }
 
@@ -125,7 +125,7 @@ impl Turn {
         self.count.fetch_add(1, Ordering::Release);
         self.phase.store(Phase::Answer as u64, Ordering::Relaxed);
         let came = if self.fed.swap(false, Ordering::Relaxed) { Came::Now } else { Came::Before };
-        Exchange { turn: Arc::clone(self), head, came, is_answered: false }
+        Exchange { state: Arc::clone(self), head, came, is_answered: false }
     }
 
     /// Requests whose answers are not handed on whole.
@@ -220,8 +220,8 @@ impl Turn {
         let since = *EPOCH + Duration::from_micros(packed >> PHASE_BITS);
         let idle = now.saturating_duration_since(since);
         let grace = match self.kind {
-            SeatKind::Regular => REGULAR_GRACE,
-            SeatKind::Reserve => RESERVE_GRACE,
+            PermitKind::Regular => REGULAR_GRACE,
+            PermitKind::Reserve => RESERVE_GRACE,
         };
         match self.phase() {
             Phase::Answer => None,
@@ -235,7 +235,7 @@ impl Turn {
     }
 
     /// Asks the connection to end as soon as no request is in it, and takes its place, if it has one.
-    pub(super) fn make_way(&self) -> Option<Seat> {
+    pub(super) fn make_way(&self) -> Option<ConnectionPermit> {
         self.makes_way.store(true, Ordering::Release);
         self.asked.notify_one();
         self.leave()
@@ -252,8 +252,8 @@ impl Turn {
     }
 
     /// Takes the connection's place, if it has one.
-    pub(super) fn leave(&self) -> Option<Seat> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) fn leave(&self) -> Option<ConnectionPermit> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -263,7 +263,7 @@ const RESETS: i64 = 200;
 
 /// One request, from its head until its answer is handed on. One that is dropped before was abandoned.
 pub(super) struct Exchange {
-    turn: Arc<Turn>,
+    state: Arc<ConnectionState>,
     head: usize,
     /// When the bytes of its head came: where they lay ready, the caller pipelines.
     pub(super) came: Came,
@@ -280,12 +280,12 @@ impl Exchange {
         self.leave_handler();
         let one_more = |resets: i64| (resets < RESETS).then_some(resets + 1);
         // An error says that there are as many as there may be.
-        let _ = self.turn.resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        let _ = self.state.resets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
     }
 
     fn leave_handler(&self) {
-        self.turn.handled.fetch_sub(1, Ordering::AcqRel);
-        self.turn.heads.fetch_sub(self.head, Ordering::Relaxed);
+        self.state.handled.fetch_sub(1, Ordering::AcqRel);
+        self.state.heads.fetch_sub(self.head, Ordering::Relaxed);
     }
 }
 
@@ -293,10 +293,10 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.is_answered {
             self.leave_handler();
-            self.turn.resets.fetch_sub(1, Ordering::Relaxed);
+            self.state.resets.fetch_sub(1, Ordering::Relaxed);
         }
-        self.turn.open.fetch_sub(1, Ordering::AcqRel);
-        self.turn.count.fetch_add(1, Ordering::Release);
+        self.state.open.fetch_sub(1, Ordering::AcqRel);
+        self.state.count.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -315,60 +315,60 @@ mod tests {
 
     use super::*;
 
-    fn turn(kind: SeatKind) -> Arc<Turn> {
+    fn state(kind: PermitKind) -> Arc<ConnectionState> {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Arc::new(Turn::new(Seat::new(kind, permit)))
+        Arc::new(ConnectionState::new(ConnectionPermit::new(kind, permit)))
     }
 
     #[test]
     fn only_what_makes_no_progress_is_idle() {
         let now = Instant::now();
         let later = now + Duration::from_secs(2);
-        for (kind, grace) in [(SeatKind::Regular, REGULAR_GRACE), (SeatKind::Reserve, RESERVE_GRACE)] {
-            let turn = turn(kind);
+        for (kind, grace) in [(PermitKind::Regular, REGULAR_GRACE), (PermitKind::Reserve, RESERVE_GRACE)] {
+            let state = state(kind);
             for phase in PHASES {
-                turn.enter(phase, now);
-                assert_eq!(turn.phase(), phase);
-                let at_once = turn.idle(now + Duration::from_micros(10));
+                state.enter(phase, now);
+                assert_eq!(state.phase(), phase);
+                let at_once = state.idle(now + Duration::from_micros(10));
                 assert_eq!(at_once.is_some(), phase == Phase::Next, "{phase:?}");
-                assert_eq!(turn.idle(later).is_some(), phase != Phase::Answer, "{phase:?}");
-                assert_eq!(turn.idle(now + grace).is_some(), phase != Phase::Answer, "{phase:?}");
+                assert_eq!(state.idle(later).is_some(), phase != Phase::Answer, "{phase:?}");
+                assert_eq!(state.idle(now + grace).is_some(), phase != Phase::Answer, "{phase:?}");
             }
-            let _exchange = turn.begin(0);
-            assert_eq!(turn.idle(later), None);
+            let _exchange = state.begin(0);
+            assert_eq!(state.idle(later), None);
         }
     }
 
     #[test]
     fn a_place_is_given_up_once() {
-        let turn = turn(SeatKind::Regular);
-        turn.enter(Phase::Next, Instant::now());
-        assert!(turn.make_way().is_some() && turn.makes_way());
-        assert!(turn.make_way().is_none() && turn.leave().is_none());
-        assert_eq!(turn.idle(Instant::now()), None, "it has none to give");
+        let state = state(PermitKind::Regular);
+        state.enter(Phase::Next, Instant::now());
+        assert!(state.make_way().is_some() && state.makes_way());
+        assert!(state.make_way().is_none() && state.leave().is_none());
+        assert_eq!(state.idle(Instant::now()), None, "it has none to give");
     }
 
     #[test]
     fn a_head_that_lay_ready_came_before() {
-        let turn = turn(SeatKind::Regular);
-        turn.feed();
-        assert_eq!([turn.begin(0).came, turn.begin(0).came], [Came::Now, Came::Before]);
-        turn.feed();
-        assert_eq!(turn.begin(0).came, Came::Now);
+        let state = state(PermitKind::Regular);
+        state.feed();
+        assert_eq!([state.begin(0).came, state.begin(0).came], [Came::Now, Came::Before]);
+        state.feed();
+        assert_eq!(state.begin(0).came, Came::Now);
     }
 
     #[test]
     fn who_abandons_more_than_it_has_answered_floods() {
-        let turn = turn(SeatKind::Regular);
-        let answer = || turn.begin(10).answered();
-        let reset = || drop(turn.begin(10));
+        let state = state(PermitKind::Regular);
+        let answer = || state.begin(10).answered();
+        let reset = || drop(state.begin(10));
         (0..RESETS).for_each(|_| reset());
-        assert!(!turn.is_flooded());
+        assert!(!state.is_flooded());
         answer();
         reset();
-        assert!(!turn.is_flooded());
+        assert!(!state.is_flooded());
         reset();
-        assert!(turn.is_flooded());
-        assert_eq!((turn.n_open(), turn.heads()), (0, 0));
+        assert!(state.is_flooded());
+        assert_eq!((state.n_open(), state.heads()), (0, 0));
     }
 }

@@ -23,13 +23,13 @@ use tokio::time::timeout;
 const LONGEST_REST: u64 = 256 << 10;
 
 /// How long that may take: what is on its way already arrives within this.
-const PATIENCE: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Where a body ends up when its handler drops it before its end.
 type Rest = Arc<Mutex<Option<Incoming>>>;
 
 /// Watches over one request's body.
-pub(super) struct Leftover {
+pub(super) struct UnreadBody {
     rest: Rest,
     /// The caller waits to be told to send, which reading would do.
     expects: Expects,
@@ -41,17 +41,17 @@ enum Expects {
     Continue,
 }
 
-impl Leftover {
+impl UnreadBody {
     /// Wraps the body of `request`.
     pub(super) fn watch(request: Request<Incoming>) -> (Request<Body>, Self) {
         let expects =
             if request.headers().contains_key(EXPECT) { Expects::Continue } else { Expects::Nothing };
         let rest = Rest::default();
-        let leftover = Self { rest: rest.clone(), expects };
+        let unread = Self { rest: rest.clone(), expects };
         let request = request.map(|body| {
             if body.is_end_stream() { Body::empty() } else { Body::new(Watched { body: Some(body), rest }) }
         });
-        (request, leftover)
+        (request, unread)
     }
 
     /// Whether nothing of the body was left unread.
@@ -75,7 +75,7 @@ impl Leftover {
             }
             true
         };
-        timeout(PATIENCE, drain).await.unwrap_or(false)
+        timeout(TIMEOUT, drain).await.unwrap_or(false)
     }
 }
 

@@ -26,10 +26,10 @@ use super::{
     App, Closing,
     faults::{Fault, Faults},
     http2::{self, HEADS, StreamBody, Streams},
-    leftover::Leftover,
-    socket::{Patience, Socket},
+    socket::{Socket, Timeouts},
+    state::{Came, ConnectionState, Exchange, PermitKind},
     transport::{Handshake, Protocol, Transport},
-    turn::{Came, Exchange, SeatKind, Turn},
+    unread::UnreadBody,
 };
 use crate::http::{Listened, Objection};
 
@@ -49,8 +49,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// One end of a connection.
 pub(super) struct Link {
     pub(super) peer: SocketAddr,
-    pub(super) turn: Arc<Turn>,
-    pub(super) patience: Patience,
+    pub(super) state: Arc<ConnectionState>,
+    pub(super) timeouts: Timeouts,
     pub(super) faults: Arc<Faults>,
 }
 
@@ -61,10 +61,10 @@ pub(super) async fn serve_connection(
     link: Link,
     mut closing: watch::Receiver<Closing>,
 ) {
-    let ended = match timeout(link.patience.head, accepted.handshake()).await {
+    let ended = match timeout(link.timeouts.head, accepted.handshake()).await {
         Ok(Ok(stream)) => {
-            let mut socket = Socket::new(stream, link.patience, Arc::clone(&link.turn));
-            match protocol(&mut socket, &link.turn, &mut closing).await {
+            let mut socket = Socket::new(stream, link.timeouts, Arc::clone(&link.state));
+            match protocol(&mut socket, &link.state, &mut closing).await {
                 Ok(Some(Protocol::Http1)) => serve_http1(socket, app, &link, closing).await,
                 Ok(Some(Protocol::Http2)) => return serve_http2(socket, app, link, closing).await,
                 Ok(None) => return,
@@ -92,7 +92,7 @@ impl Link {
             Err(Ended::Early(error)) => {
                 ((error.kind() == io::ErrorKind::TimedOut).then_some(Fault::HeadTimeout), error)
             }
-            Err(Ended::Later(error)) => (Fault::of(error, &self.turn), error),
+            Err(Ended::Later(error)) => (Fault::of(error, &self.state), error),
         };
         match fault {
             Some(fault) => self.faults.note(fault, Some(self.peer)),
@@ -104,7 +104,7 @@ impl Link {
 /// Tells the protocol that the caller speaks; `None` where the connection ends before.
 async fn protocol<S: Transport>(
     socket: &mut Socket<S>,
-    turn: &Turn,
+    state: &ConnectionState,
     closing: &mut watch::Receiver<Closing>,
 ) -> io::Result<Option<Protocol>> {
     if let Some(agreed) = socket.agreed() {
@@ -117,7 +117,7 @@ async fn protocol<S: Transport>(
             biased;
             read = socket.read(&mut bytes[n_bytes..]) => read?,
             // The socket looks whether it can end now.
-            () = turn.nudged() => continue,
+            () = state.nudged() => continue,
             _ = closing.wait_for(|closing| *closing == Closing::Yes), if n_bytes == 0 => return Ok(None),
         };
         n_bytes += n_read;
@@ -165,7 +165,7 @@ async fn serve_http1<S: Transport>(
                 connection.as_mut().graceful_shutdown();
             }
             // The socket looks whether it can end now.
-            () = link.turn.nudged() => {}
+            () = link.state.nudged() => {}
         }
     }
 }
@@ -177,7 +177,7 @@ async fn serve_http2<S: Transport>(
     mut closing: watch::Receiver<Closing>,
 ) {
     let link = Arc::new(link);
-    let turn = &link.turn;
+    let state = &link.state;
     // Dropped at the end, it ends the streams.
     let (_open, streams) = watch::channel(());
     let of_streams = Arc::clone(&link);
@@ -198,22 +198,22 @@ async fn serve_http2<S: Transport>(
             biased;
             ended = connection.as_mut() => break ended.map_err(Ended::Later),
             () = asked_to_close.as_mut(), if !closes => closes = true,
-            () = turn.nudged() => {}
+            () = state.nudged() => {}
             () = look.as_mut(), if is_told => {
                 let now = Instant::now();
-                if turn.n_open() == 0 && turn.still(now.into_std()) >= FAREWELL {
+                if state.n_open() == 0 && state.still(now.into_std()) >= FAREWELL {
                     break Ok(());
                 }
                 look.as_mut().reset(now + LOOK);
             }
         }
-        if turn.is_flooded() {
+        if state.is_flooded() {
             link.faults.note(Fault::ResetFlood, Some(link.peer));
             break Ok(());
         }
-        if (closes || turn.closes()) && !is_told {
+        if (closes || state.closes()) && !is_told {
             is_told = true;
-            turn.moved(Instant::now().into_std());
+            state.moved(Instant::now().into_std());
             look.as_mut().reset(Instant::now() + LOOK);
             // It says how far requests are still answered, and ends after the last of them.
             connection.as_mut().graceful_shutdown();
@@ -229,24 +229,24 @@ async fn answer(
     protocol: Protocol,
     request: Request<Incoming>,
 ) -> (Response<Body>, Exchange) {
-    let turn = &link.turn;
+    let state = &link.state;
     let head = match protocol {
         Protocol::Http1 => 0,
         Protocol::Http2 => http2::head_bytes(&request),
     };
-    let mut exchange = turn.begin(head);
+    let mut exchange = state.begin(head);
     if protocol == Protocol::Http1 && exchange.came == Came::Before {
         // Sixteen such answers are made before hyper lets others have a turn, and sixty such turns before the
         // runtime looks for what has come on other sockets.
         tokio::task::yield_now().await;
     }
-    let objection = match (host_fault(&request), turn.kind()) {
+    let objection = match (host_fault(&request), state.kind()) {
         (Some(fault), _) => Some(Objection::Host(fault)),
-        (None, SeatKind::Reserve) => Some(Objection::Crowded),
-        (None, SeatKind::Regular) if turn.heads() > HEADS => Some(Objection::Heads),
-        (None, SeatKind::Regular) => None,
+        (None, PermitKind::Reserve) => Some(Objection::OverLimit),
+        (None, PermitKind::Regular) if state.heads() > HEADS => Some(Objection::Heads),
+        (None, PermitKind::Regular) => None,
     };
-    let (mut request, leftover) = Leftover::watch(request);
+    let (mut request, unread) = UnreadBody::watch(request);
     let peer = link.faults.tells_of(link.peer);
     request.extensions_mut().insert(Listened { peer, objection });
     let mut response = match app.call(request).await {
@@ -255,27 +255,27 @@ async fn answer(
     };
     match protocol {
         Protocol::Http1 => {
-            let is_read = match turn.kind() {
-                SeatKind::Regular => leftover.drained().await,
+            let is_read = match state.kind() {
+                PermitKind::Regular => unread.drained().await,
                 // Nobody waits in a place that others need.
-                SeatKind::Reserve => leftover.is_drained(),
+                PermitKind::Reserve => unread.is_drained(),
             };
             if !is_read {
                 // What is left would be taken for the next request. The socket lingers, so that a caller that
                 // is still sending gets to read its answer.
-                turn.linger();
+                state.linger();
             }
-            if !is_read || turn.kind() == SeatKind::Reserve || turn.makes_way() {
+            if !is_read || state.kind() == PermitKind::Reserve || state.makes_way() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
         }
         Protocol::Http2 => {
             // The stream asks its caller to stop sending once the answer is on its way.
-            drop(leftover);
+            drop(unread);
             // It has no such header, and says it in another way.
             response.headers_mut().remove(CONNECTION);
-            if turn.kind() == SeatKind::Reserve {
-                turn.close();
+            if state.kind() == PermitKind::Reserve {
+                state.close();
             }
         }
     }
