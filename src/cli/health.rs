@@ -1,54 +1,46 @@
-//! `lepton health`: one GET with nothing but the standard library, for containers without a shell.
+//! `lepton health`: one GET, for containers without a shell.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use lepton_load::{Ask, Target, Url, status};
 
 use crate::config::Config;
 
-/// Longest wait for the server to take the connection, and for each part of its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest status line, in bytes.
-const MAX_LINE: u64 = 1024;
+/// Longest wait for the answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks whether a server is ready.
 #[derive(Debug, Args)]
 pub(super) struct Health {
-    /// Ask this URL, http://ADDRESS:PORT/PATH [default: /readyz where --listen says]
+    /// Ask this URL, http://HOST:PORT/PATH [default: /readyz where --listen says]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
 
 impl Health {
     pub(super) fn run(&self, config: &Config) -> Result<()> {
-        let (address, path) = match &self.url {
+        let url = match &self.url {
             Some(url) => parse(url)?,
-            None => (reachable(config.server.listen), "/readyz".to_owned()),
+            None => parse(&format!("http://{}/readyz", reachable(config.server.listen)))?,
         };
-        let status = get(address, &path).with_context(|| format!("cannot ask http://{address}{path}"))?;
+        let status = get(&url).with_context(|| format!("cannot ask {url}"))?;
         if status != 200 {
-            bail!("http://{address}{path} answered {status}; expected 200");
+            bail!("{url} answered {status}; expected 200");
         }
         Ok(())
     }
 }
 
-/// Splits `http://ADDRESS:PORT/PATH`.
-fn parse(url: &str) -> Result<(SocketAddr, String)> {
-    let parts = url.strip_prefix("http://").map(|rest| rest.split_at(rest.find('/').unwrap_or(rest.len())));
-    let address = parts.and_then(|(address, _)| address.parse().ok());
-    let (Some((_, path)), Some(address)) = (parts, address) else {
-        bail!("the URL is {url:?}; expected http://ADDRESS:PORT/PATH with a numeric address");
-    };
-    if path.contains(char::is_whitespace) {
-        bail!("the URL is {url:?}; expected no blanks in it");
-    }
-    Ok((address, if path.is_empty() { "/readyz".to_owned() } else { path.to_owned() }))
+/// Reads a URL; without a path it is of readiness.
+fn parse(url: &str) -> Result<Url> {
+    let parsed: Url = url.parse().map_err(|error| anyhow!("the URL is {url:?}; {error}"))?;
+    let path = if parsed.path() == "/" && !url.ends_with('/') { "/readyz" } else { "" };
+    format!("{url}{path}").parse().map_err(|error| anyhow!("the URL is {url:?}; {error}"))
 }
 
 /// Where to reach a server that listens on every interface: on this machine.
@@ -61,22 +53,23 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Sends a GET and reads the status of the answer.
-fn get(address: SocketAddr, path: &str) -> Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
-    let status =
-        line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
-    status.with_context(|| format!("the answer begins with {:?}; expected an HTTP status", line.trim_end()))
+/// Sends a GET and returns the status of the answer.
+fn get(url: &Url) -> Result<u16> {
+    let address = url.resolve().context("cannot find the host")?;
+    let ask = Ask { headers: vec![("connection".to_owned(), "close".to_owned())], ..Ask::default() };
+    let target = Target::new(url, address, &ask, &[]).map_err(|error| anyhow!(error))?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("cannot start the client")?;
+    runtime.block_on(status(&target, TIMEOUT)).map_err(|fault| anyhow!("{fault}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, thread};
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        thread,
+    };
 
     use super::*;
 
@@ -104,7 +97,7 @@ mod tests {
         asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
         let error = asked("HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
         assert!(error.to_string().ends_with("/readyz answered 503; expected 200"), "{error}");
-        assert!(format!("{:#}", asked("hello\r\n").unwrap_err()).contains("begins with \"hello\""));
+        assert!(format!("{:#}", asked("hello\r\n\r\n").unwrap_err()).contains("no HTTP/1.1"));
         assert!(asked("").is_err());
     }
 
@@ -125,18 +118,11 @@ mod tests {
 
     #[test]
     fn urls_of_another_form_are_refused_with_what_is_expected() {
-        assert_eq!(
-            parse("http://[::1]:80/healthz").unwrap(),
-            ("[::1]:80".parse().unwrap(), "/healthz".to_owned())
-        );
-        assert_eq!(parse("http://127.0.0.1:80").unwrap().1, "/readyz");
-        for bad in [
-            "https://127.0.0.1:80/",
-            "127.0.0.1:80",
-            "http://localhost:80/",
-            "http://127.0.0.1/",
-            "http://127.0.0.1:80/a b",
-        ] {
+        assert_eq!(parse("http://[::1]:80/healthz").unwrap().to_string(), "http://[::1]:80/healthz");
+        assert_eq!(parse("http://127.0.0.1:80").unwrap().path(), "/readyz");
+        assert_eq!(parse("http://localhost:80/").unwrap().path(), "/");
+        for bad in ["https://127.0.0.1:80/", "127.0.0.1:80", "http://127.0.0.1:0/", "http://127.0.0.1:80/a b"]
+        {
             assert!(parse(bad).unwrap_err().to_string().contains("expected"), "{bad}");
         }
     }

@@ -10,14 +10,20 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
+
+use bytes::Bytes;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::answer::{Head, Keep, LONGEST_HEAD, Malformed, Method, Reading};
+use super::{
+    answer::{Head, Keep, LONGEST_HEAD, Malformed, Method, Reading},
+    target::Target,
+};
 
 /// Bytes read at once. Answers of a server of networks fit in.
 const BUFFER: usize = 16 << 10;
@@ -60,6 +66,18 @@ impl fmt::Display for Fault {
             Self::Malformed(why) => write!(f, "no HTTP/1.1: {why}"),
         }
     }
+}
+
+/// Sends the first request of `target` on a connection of its own, and returns the status of the answer. An answer
+/// that is not whole after `timeout` is a fault.
+pub async fn status(target: &Target, timeout: Duration) -> Result<u16, Fault> {
+    let ask = async {
+        let opened = Connection::open(target.address).await;
+        let mut connection = opened.map_err(|error| Fault::Connect(error.kind()))?;
+        let request = target.requests.first().map(Bytes::as_ref).unwrap_or_default();
+        Ok(connection.exchange(request, target.method).await?.status)
+    };
+    tokio::time::timeout(timeout, ask).await.unwrap_or(Err(Fault::TimedOut))
 }
 
 /// An answer, its body thrown away.

@@ -26,7 +26,7 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 pub use self::{
     arrivals::{Arrivals, Rate, Schedule},
-    client::Fault,
+    client::{Fault, status},
     latencies::Latencies,
     run::run,
     stats::{Completions, Progress, RetryAfter, Slice, Tally},
