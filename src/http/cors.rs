@@ -72,7 +72,9 @@ impl<E: Endpoint> Endpoint for Cors<E> {
 impl<E> Cors<E> {
     /// Allows pages of `origins` what the routes offer.
     pub(super) fn new(origins: Origins, inner: E) -> Self {
-        let methods = HeaderValue::from_str(&methods(&ROUTES).join(", "));
+        let mut methods = methods(&ROUTES);
+        methods.sort_unstable();
+        let methods = HeaderValue::from_str(&methods.join(", "));
         let methods = methods.unwrap_or(HeaderValue::from_static("GET, HEAD, POST"));
         Self { inner, origins, methods }
     }

@@ -99,7 +99,7 @@ impl Shared {
         drop(ended);
         self.notifier.notify_now(usize::MAX);
         self.announce();
-        if was_loaded {
+        if was_loaded && !self.is_closed() {
             tracing::info!(model = %id.name, version = %id.version, "unloaded");
         }
     }

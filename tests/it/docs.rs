@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use lepton::{config::Options, repository::Manifest};
+use lepton::{config::Options, pipelines::PipelineSpec, repository::Manifest};
 use tempfile::TempDir;
 
 use self::page::{CodeBlock, Note, blocks, links};
@@ -154,11 +154,12 @@ fn shown(block: &CodeBlock, printed: &str) -> Result<(), String> {
     }
 }
 
-/// Reads settings or a manifest as the program reads them.
+/// Reads settings, a manifest or a pipeline as the program reads them.
 fn read_as_toml(text: &str) -> Result<(), String> {
-    match text.contains("[task.") {
-        true => Manifest::parse(text).map(|_| ()),
-        false => Options::from_toml("config.toml", text)
+    match (text.contains("[task."), text.contains("[[readers]]")) {
+        (true, _) => Manifest::parse(text).map(|_| ()),
+        (_, true) => PipelineSpec::parse(text).map(|_| ()),
+        _ => Options::from_toml("config.toml", text)
             .and_then(Options::resolve)
             .map(|_| ())
             .map_err(|error| error.to_string()),

@@ -68,8 +68,8 @@ fn masked(text: &str) -> String {
             // A figure that there were too few answers to tell.
             return "#".to_owned();
         }
-        let id = word.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
-        if id.len() == 16 && id.len() < word.len() && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if word.split_once('-').is_some_and(|(server, n)| server.len() == 16 && is_hex(server) && is_hex(n)) {
             return "#".to_owned();
         }
         let mut masked = String::new();
@@ -92,7 +92,7 @@ fn figures_and_ids_may_differ_and_nothing_else() {
     let shown = value(
         r#"{"a":[{"score":0.99}],"label":"calm","retry_after_ms":5,"box":174.8,"id":"0123456789abcdef-1"}"#,
     );
-    let same = r#"{"a":[{"score":0.985}],"label":"calm","retry_after_ms":90,"box":175.1,"id":"aaaa456789abcdef-22"}"#;
+    let same = r#"{"a":[{"score":0.985}],"label":"calm","retry_after_ms":90,"box":175.1,"id":"aaaa456789abcdef-2c"}"#;
     json(&shown, &value(same), "$").unwrap();
     for (from, to, path) in [
         ("0.985", "0.95", "$.a[0].score"),
