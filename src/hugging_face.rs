@@ -54,7 +54,7 @@ const MAX_ROWS: usize = 32;
 
 /// How sure a task is that a folder is for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Evidence {
+pub enum Certainty {
     /// There are the files that it needs.
     Files,
     /// A file names the task, or an architecture that was made for it.
@@ -86,21 +86,21 @@ impl<'f> HuggingFaceFolder<'f> {
 
     /// How sure it is that the folder is for pictures, for a task whose architectures have `architecture` in their
     /// names.
-    pub(crate) fn is_for_images(&self, architecture: &str) -> Option<Evidence> {
-        self.evidence(self.has(PREPROCESSOR), self.has_tokenizer(), architecture)
+    pub(crate) fn is_for_images(&self, architecture: &str) -> Option<Certainty> {
+        self.certainty(self.has(PREPROCESSOR), self.has_tokenizer(), architecture)
     }
 
     /// How sure it is that the folder is for texts, for a task whose architectures have `architecture` in their names.
-    pub(crate) fn is_for_texts(&self, architecture: &str) -> Option<Evidence> {
-        self.evidence(self.has_tokenizer(), self.has(PREPROCESSOR), architecture)
+    pub(crate) fn is_for_texts(&self, architecture: &str) -> Option<Certainty> {
+        self.certainty(self.has_tokenizer(), self.has(PREPROCESSOR), architecture)
     }
 
     /// Where there are the files of another modality, too, the architecture has to tell.
-    fn evidence(&self, has_files: bool, has_others: bool, architecture: &str) -> Option<Evidence> {
+    fn certainty(&self, has_files: bool, has_others: bool, architecture: &str) -> Option<Certainty> {
         let is_named = self.config.architectures.iter().flatten().any(|name| name.contains(architecture));
         match (has_files, has_others) {
-            (true, _) if is_named => Some(Evidence::Named),
-            (true, false) => Some(Evidence::Files),
+            (true, _) if is_named => Some(Certainty::Named),
+            (true, false) => Some(Certainty::Files),
             _ => None,
         }
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     engine::{Dim, Port, Signature},
     error::Error,
-    hugging_face::{Evidence, HuggingFaceFolder},
+    hugging_face::{Certainty, HuggingFaceFolder},
     tensor::{DType, Tensors},
 };
 
@@ -39,7 +39,7 @@ pub(super) static DESCRIPTOR: Descriptor = Descriptor {
     options: &[NORMALIZE],
     read: |text| Ok(Box::new(section::<TextEmbeddingSpec>(text, DESCRIPTOR.name)?)),
     hugging_face: Some(HuggingFace {
-        claims: |folder| folder.has(MODULES).then_some(Evidence::Named),
+        claims: |folder| folder.has(MODULES).then_some(Certainty::Named),
         summary: |folder| {
             let Modules { pooling, .. } = Modules::read(folder)?;
             Ok(folder.summary(&format!("text embedding, {} pooling", pooling.name())))

@@ -44,7 +44,7 @@ const FEWEST_PLANS: usize = 4;
 /// Bytes of weights that the plans of one network may copy: each plan packs its own.
 const PLAN_BYTES: usize = 48 << 20;
 
-pub(super) type Plan = Arc<TypedRunnableModel>;
+pub(super) type Runnable = Arc<TypedRunnableModel>;
 
 /// A loaded network: its signature, and the plans that run it.
 pub(super) struct Planned {
@@ -81,15 +81,15 @@ impl PlanKey {
 pub(super) enum Plans {
     /// The one plan that this network can need: tensors of one shape, or rows of one shape, run one by one or, where
     /// kernels do all the work, a few together. The parsed network is gone, so its weights exist once.
-    One { plan: Plan, most_rows: usize },
+    One { plan: Runnable, most_rows: usize },
     /// Plans made on demand of the parsed network. They share its tables; the weights of matrix
     /// products are packed into each, and so the number of plans is bounded.
     Many {
         network: Box<InferenceModel>,
         runs: &'static [usize],
-        made: Cache<PlanKey, Result<Plan, String>>,
+        made: Cache<PlanKey, Result<Runnable, String>>,
         /// One plan for any rows, where kernels that take any do the work.
-        any: Option<Plan>,
+        any: Option<Runnable>,
     },
 }
 
@@ -188,7 +188,7 @@ impl Planned {
     /// Runs a plan, and checks that it gave a value for each output.
     fn values(
         &self,
-        plan: &Plan,
+        plan: &Runnable,
         inputs: impl Iterator<Item = TractResult<TValue>>,
     ) -> Result<TVec<TValue>, EngineError> {
         let values = inputs.collect::<TractResult<_>>().and_then(|inputs| plan.run(inputs));
@@ -205,7 +205,7 @@ impl Planned {
         &self,
         n_left: usize,
         row_shapes: &[Vec<usize>],
-    ) -> Result<(usize, Plan), EngineError> {
+    ) -> Result<(usize, Runnable), EngineError> {
         match &self.plans {
             Plans::One { plan, most_rows } => Ok((even(n_left, *most_rows), Arc::clone(plan))),
             Plans::Many { any: Some(plan), .. }
@@ -276,7 +276,7 @@ fn even(n_left: usize, most: usize) -> usize {
 }
 
 /// Makes a plan. The texts of its failures are for the log.
-fn build(recipe: Recipe<'_>, key: &PlanKey) -> Result<Plan, String> {
+fn build(recipe: Recipe<'_>, key: &PlanKey) -> Result<Runnable, String> {
     let Recipe { network, signature, taken, footprint } = recipe;
     let work = || {
         let mut network = network.clone();
@@ -298,7 +298,7 @@ fn build(recipe: Recipe<'_>, key: &PlanKey) -> Result<Plan, String> {
 /// Makes one plan for any number of rows of any extent, for a network that it `suits`: recurrences of
 /// the kernels and regions ask no number of rows beforehand, where tract's own pictures are slower for
 /// it. Answers nothing where tract cannot plan the network so, or something in it carries state.
-fn any_plan(recipe: Recipe<'_>, suits: impl Fn(&TypedModel) -> TractResult<bool>) -> Option<Plan> {
+fn any_plan(recipe: Recipe<'_>, suits: impl Fn(&TypedModel) -> TractResult<bool>) -> Option<Runnable> {
     let Recipe { network, signature, taken, footprint } = recipe;
     let work = || {
         let mut network = network.clone();
@@ -358,7 +358,7 @@ fn decluttered(mut network: TypedModel, taken: &Taken) -> TractResult<TypedModel
 }
 
 /// Replaces what the file declares about the outputs by what its one plan gives for a row.
-fn checked_outputs(mut signature: Signature, plan: &Plan) -> Result<Signature, EngineError> {
+fn checked_outputs(mut signature: Signature, plan: &Runnable) -> Result<Signature, EngineError> {
     let leading = signature.inputs[0].shape[0].clone();
     for (position, port) in signature.outputs.iter_mut().enumerate() {
         let fact = plan.model().output_fact(position).map_err(|error| refused(one_line(&error)))?;
@@ -375,7 +375,7 @@ fn checked_outputs(mut signature: Signature, plan: &Plan) -> Result<Signature, E
 }
 
 /// Replaces what the file declares about the outputs of a network without rows by what its one plan gives.
-fn fixed_outputs(mut signature: Signature, plan: &Plan) -> Result<Signature, EngineError> {
+fn fixed_outputs(mut signature: Signature, plan: &Runnable) -> Result<Signature, EngineError> {
     for (position, port) in signature.outputs.iter_mut().enumerate() {
         let fact = plan.model().output_fact(position).map_err(|error| refused(one_line(&error)))?;
         if let Some(shape) = fact.shape.as_concrete() {
