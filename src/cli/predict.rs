@@ -4,6 +4,7 @@
 //! or not.
 
 mod line;
+mod progress;
 
 use std::{
     collections::VecDeque,
@@ -19,7 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use tokio::task::JoinHandle;
 
-use self::line::Line;
+use self::{line::Line, progress::ProgressLine};
 use super::{find_pipelines, logging, repository, start_pool};
 use crate::{
     config::{Config, LimitsConfig},
@@ -29,7 +30,7 @@ use crate::{
     pipelines::{self, Scene, Stages},
     pool::{Answered, Claim, Class, Model, ModelPool, Reply},
     repository::{Found, RepositoryError},
-    tasks::{Input, Modality, Options, RequestSize},
+    tasks::{Input, Modality, OptionFault, Options, RequestSize, top_k},
 };
 
 /// Nobody waits behind these inputs, so none is late.
@@ -47,6 +48,9 @@ pub(super) struct Predict {
     /// Pictures, or files with a text per line; - is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// An option of the model, as in the query of a request: --option side=640; may be repeated
+    #[arg(short, long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
 }
 
 impl Predict {
@@ -104,7 +108,8 @@ impl Predict {
             None => Target::Model(pool.model(self.model.as_str(), None)?),
         };
         let modality = target.modality();
-        let mut asked = Asked::new(config, pool, target);
+        let options = options(&self.options, &target)?;
+        let mut asked = Asked::new(config, pool, target, options);
         for file in &self.files {
             asked.show_at_once = file == Path::new("-") && io::stdin().is_terminal();
             match modality {
@@ -130,6 +135,15 @@ enum Target {
 }
 
 impl Target {
+    /// Every model that answers, the first stage first.
+    fn models(&self) -> impl Iterator<Item = &Arc<Model>> + Clone {
+        let (model, stages) = match self {
+            Self::Model(model) => (Some(model), None),
+            Self::Pipeline(stages) => (None, Some(stages.models())),
+        };
+        model.into_iter().chain(stages.into_iter().flatten())
+    }
+
     fn modality(&self) -> Option<Modality> {
         let first = match self {
             Self::Model(model) => model,
@@ -137,6 +151,31 @@ impl Target {
         };
         first.descriptor().map(|task| task.modality)
     }
+}
+
+/// Reads what the command line chose among the options of the models that answer.
+fn options(chosen: &[String], target: &Target) -> Result<Options> {
+    let mut pairs = Vec::new();
+    for text in chosen {
+        pairs.push(
+            text.split_once('=').with_context(|| format!("--option is {text:?}; expected NAME=VALUE"))?,
+        );
+    }
+    let tasks = target.models().filter_map(|model| model.descriptor());
+    let options = Options::read(pairs.into_iter(), tasks.clone()).map_err(|fault| match fault {
+        OptionFault::Unknown(name) => {
+            let names: Vec<&str> = tasks.flat_map(|task| task.options).map(|option| option.name).collect();
+            anyhow!("there is no option {name:?}; the model has {}", names.join(", "))
+        }
+        OptionFault::Twice(name) => anyhow!("the option {name:?} is given twice"),
+        OptionFault::Value { name, value, allowed } => {
+            anyhow!("the option {name} is {value:?}; allowed is {allowed}")
+        }
+    })?;
+    for task in target.models().filter_map(|model| model.task()) {
+        task.check(&options)?;
+    }
+    Ok(options)
 }
 
 async fn wait_until_ready(pool: &ModelPool) -> Result<()> {
@@ -225,26 +264,28 @@ enum Told {
 struct Asked {
     pool: Arc<ModelPool>,
     target: Target,
+    options: Options,
     queue_rows: usize,
     waiting: VecDeque<(Origin, Pending)>,
     most_waiting: usize,
     /// Somebody types inputs and waits for each answer.
     show_at_once: bool,
-    progress: Progress,
+    progress: ProgressLine,
     n_answered: usize,
     n_failed: usize,
 }
 
 impl Asked {
-    fn new(config: &Config, pool: Arc<ModelPool>, target: Target) -> Self {
+    fn new(config: &Config, pool: Arc<ModelPool>, target: Target, options: Options) -> Self {
         Self {
             most_waiting: pool.workers() * AHEAD,
             pool,
             target,
+            options,
             queue_rows: config.pool.queue_rows,
             waiting: VecDeque::new(),
             show_at_once: false,
-            progress: Progress::start(),
+            progress: ProgressLine::start(),
             n_answered: 0,
             n_failed: 0,
         }
@@ -270,7 +311,7 @@ impl Asked {
     /// Queues an input; prints older answers where the queue has no room.
     async fn ask(&mut self, origin: Origin, input: Result<Input, Error>) -> Result<()> {
         let pending = match input {
-            Ok(input) => self.submit(input).await?,
+            Ok(input) => self.submit(input.with(&self.options)).await?,
             Err(error) => Pending::Failed(error),
         };
         self.waiting.push_back((origin, pending));
@@ -317,7 +358,7 @@ impl Asked {
             bytes,
             class: Class::Interactive,
             balance: None,
-            options: Options::default(),
+            options: self.options.clone(),
         };
         let reserved = Stages::clone(stages).reserve(&self.pool, self.queue_rows, &request)?;
         let input = input.clone();
@@ -342,8 +383,8 @@ impl Asked {
         };
         self.n_answered += 1;
         self.n_failed += usize::from(told.is_err());
-        let line =
-            serde_json::to_string(&Line::of(&origin, &told)).context("cannot write the answer as JSON")?;
+        let line = serde_json::to_string(&Line::of(&origin, &told, top_k(&self.options)))
+            .context("cannot write the answer as JSON")?;
         writeln!(io::stdout(), "{line}").context("cannot print the answer")?;
         self.progress.tell(self.n_answered);
         Ok(())
@@ -360,42 +401,6 @@ impl Asked {
             n_failed => {
                 bail!("{n_failed} of {} inputs were not answered; their lines say why", self.n_answered)
             }
-        }
-    }
-}
-
-/// How far the work is, told on standard error where the answers themselves do not show it.
-struct Progress {
-    told: Instant,
-    shown: Shown,
-}
-
-/// Where progress is shown.
-enum Shown {
-    /// The answers run over the same terminal.
-    Nowhere,
-    OnOneLine,
-}
-
-impl Progress {
-    fn start() -> Self {
-        let shown = match io::stderr().is_terminal() && !io::stdout().is_terminal() {
-            true => Shown::OnOneLine,
-            false => Shown::Nowhere,
-        };
-        Self { told: Instant::now(), shown }
-    }
-
-    fn tell(&mut self, n_answered: usize) {
-        if matches!(self.shown, Shown::OnOneLine) && self.told.elapsed() >= PATIENCE {
-            self.told = Instant::now();
-            logging::show(&format!("\r{n_answered} answered"));
-        }
-    }
-
-    fn end(&self) {
-        if matches!(self.shown, Shown::OnOneLine) {
-            logging::show("\r\x1b[K");
         }
     }
 }

@@ -15,7 +15,7 @@ use axum::{
 use super::problem::quote;
 use crate::{
     error::Error,
-    tasks::{Descriptor, OptionValue, Options},
+    tasks::{Descriptor, OptionFault, Options},
 };
 
 /// What may follow the `?`: what every model's route takes, and the options of the model's task.
@@ -85,24 +85,14 @@ impl Parameters {
         &self,
         tasks: impl Iterator<Item = &'static Descriptor> + Clone + 't,
     ) -> Result<Options, Error> {
-        let mut options = Options::default();
-        for (name, value) in &self.others {
-            let Some(spec) = tasks.clone().find_map(|task| task.option(name)) else {
-                return Err(self.unknown(name, tasks));
-            };
-            let read = OptionValue::read(spec, value).ok_or_else(|| {
-                Error::malformed(format!(
-                    "{} is `{}`; allowed is {}",
-                    spec.name,
-                    quote(value),
-                    spec.allowed()
-                ))
-            })?;
-            if !options.insert(spec.name, read) {
-                return Err(given_twice(name));
+        let pairs = self.others.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Options::read(pairs, tasks.clone()).map_err(|fault| match fault {
+            OptionFault::Unknown(name) => self.unknown(name, tasks),
+            OptionFault::Twice(name) => given_twice(name),
+            OptionFault::Value { name, value, allowed } => {
+                Error::malformed(format!("{name} is `{}`; allowed is {allowed}", quote(value)))
             }
-        }
-        Ok(options)
+        })
     }
 
     fn unknown(&self, name: &str, tasks: impl Iterator<Item = &'static Descriptor>) -> Error {

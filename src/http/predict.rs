@@ -33,7 +33,7 @@ use crate::{
     error::Error,
     pipelines::Stages,
     pool::{Answered, Claim, Model, ModelPool, Reply, end_round},
-    tasks::{Input, Modality, Options, RequestSize, TOP_K},
+    tasks::{Input, Modality, Options, RequestSize, top_k},
 };
 
 /// `POST /v1/vision/classify`
@@ -172,11 +172,6 @@ impl Asked {
 /// Why a model is not asked here.
 fn no_form(modality: Modality) -> Error {
     Error::invalid(format!("this path takes images or texts; the model takes {modality}"))
-}
-
-/// The most labels that an answer lists.
-pub(super) fn top_k(options: &Options) -> usize {
-    options.integer(TOP_K.name).map_or(usize::MAX, |top_k| usize::try_from(top_k).unwrap_or(usize::MAX))
 }
 
 async fn predict(

@@ -8,7 +8,7 @@ use super::{
     AppState,
     body::read,
     extract::Parameters,
-    predict::{Asked, Parsed, Target, find, inputs, refused, respond, top_k},
+    predict::{Asked, Parsed, Target, find, inputs, refused, respond},
     problem::Refusal,
     timing::ServerTiming,
 };
@@ -16,6 +16,7 @@ use crate::{
     api::{AnswerBody, AnsweredBy, Entry},
     error::Error,
     pipelines::{self, Failure, Stages},
+    tasks::top_k,
 };
 
 /// The value of `detector=` that has pictures answered whole.

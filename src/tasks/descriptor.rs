@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use super::TaskSpec;
+use super::{Options, TaskSpec};
 use crate::{
     engine::Signature,
-    hugging_face::{Evidence, HuggingFaceFolder},
+    hugging_face::{Certainty, HuggingFaceFolder},
 };
 
 /// One kind of task.
@@ -34,7 +34,7 @@ pub struct Descriptor {
 #[derive(Debug)]
 pub struct HuggingFace {
     /// How sure the task is that the folder is for it; `None` where it is not.
-    pub claims: fn(&HuggingFaceFolder<'_>) -> Option<Evidence>,
+    pub claims: fn(&HuggingFaceFolder<'_>) -> Option<Certainty>,
     /// What the model is, in one line; an error names the file and the key that cannot be served.
     pub summary: fn(&HuggingFaceFolder<'_>) -> Result<String, String>,
     /// The section for a network of that signature.
@@ -134,6 +134,11 @@ pub const TOP_K: OptionSpec = OptionSpec {
     kind: OptionKind::Integer { least: 1, unit: "labels" },
     about: "answer the best labels only",
 };
+
+/// The most labels that an answer lists.
+pub fn top_k(options: &Options) -> usize {
+    options.integer(TOP_K.name).map_or(usize::MAX, |top_k| usize::try_from(top_k).unwrap_or(usize::MAX))
+}
 
 impl OptionSpec {
     /// What the option takes, for refusals.

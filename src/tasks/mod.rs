@@ -23,11 +23,11 @@ mod text_input;
 use std::{any::Any, sync::Arc};
 
 pub use self::{
-    descriptor::{Descriptor, HuggingFace, Modality, OptionKind, OptionSpec, OutputKind, TOP_K},
+    descriptor::{Descriptor, HuggingFace, Modality, OptionKind, OptionSpec, OutputKind, TOP_K, top_k},
     face_detection::{FaceDetectionSpec, GridSpec},
     image_classification::ImageClassificationSpec,
     input::{EncodedImage, Input, Item, RegionStep, RequestSize},
-    options::{OptionValue, Options},
+    options::{OptionFault, OptionValue, Options},
     output::{About, Answer, Area, Detection, Output, Ranked, Scored, Span},
     spec::{BuildContext, SpecError, TaskName, TaskOptions, TaskSpec},
     text_classification::TextClassificationSpec,

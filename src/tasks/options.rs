@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{OptionKind, OptionSpec};
+use super::{Descriptor, OptionKind, OptionSpec};
 
 /// The options of one request. Cloning them is cheap.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,41 @@ impl OptionValue {
     }
 }
 
+/// Why what a caller chose is no option.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OptionFault<'t> {
+    /// No task has an option of that name.
+    Unknown(&'t str),
+    Twice(&'t str),
+    /// The option does not take that value.
+    Value {
+        name: &'static str,
+        value: &'t str,
+        allowed: String,
+    },
+}
+
 impl Options {
+    /// Reads names and values as options of `tasks`; where two tasks have one of a name, it is for both.
+    ///
+    /// # Errors
+    /// [`OptionFault`] for the first that is none.
+    pub fn read<'t>(
+        pairs: impl Iterator<Item = (&'t str, &'t str)>,
+        tasks: impl Iterator<Item = &'static Descriptor> + Clone,
+    ) -> Result<Self, OptionFault<'t>> {
+        let mut options = Self::default();
+        for (name, value) in pairs {
+            let spec = tasks.clone().find_map(|task| task.option(name)).ok_or(OptionFault::Unknown(name))?;
+            let wrong = || OptionFault::Value { name: spec.name, value, allowed: spec.allowed() };
+            let read = OptionValue::read(spec, value).ok_or_else(wrong)?;
+            if !options.insert(spec.name, read) {
+                return Err(OptionFault::Twice(name));
+            }
+        }
+        Ok(options)
+    }
+
     /// Adds the value of an option; returns whether it had none before.
     pub fn insert(&mut self, name: &'static str, value: OptionValue) -> bool {
         if self.get(name).is_some() {

@@ -7,9 +7,6 @@ use serde::Serialize;
 use super::{Origin, Told};
 use crate::{api::Entry, error::Error, metrics::Cost};
 
-/// Every score is told.
-const ALL: usize = usize::MAX;
-
 /// Where an input stands, then its answer and cost, or why there is none.
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
@@ -45,13 +42,13 @@ struct Milliseconds {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn of(origin: &'a Origin, told: &'a Result<Told, Error>) -> Self {
+    pub(super) fn of(origin: &'a Origin, told: &'a Result<Told, Error>, top_k: usize) -> Self {
         let outcome = match told {
             Ok(Told::Model(answered)) => Outcome::Answered {
-                entry: Entry::new(&answered.answer, ALL),
+                entry: Entry::new(&answered.answer, top_k),
                 cost: Milliseconds::of(&answered.cost),
             },
-            Ok(Told::Pipeline(scene, stages)) => match Entry::of_scene(scene, stages, ALL) {
+            Ok(Told::Pipeline(scene, stages)) => match Entry::of_scene(scene, stages, top_k) {
                 Ok(entry) => Outcome::Answered { entry, cost: Milliseconds::of(&scene.cost()) },
                 Err(error) => Outcome::Failed { error: error.to_string() },
             },
@@ -86,7 +83,7 @@ mod tests {
 
     fn printed(line: Option<usize>, answered: Result<Told, Error>) -> String {
         let origin = Origin { file: "input".into(), line };
-        serde_json::to_string(&Line::of(&origin, &answered)).unwrap()
+        serde_json::to_string(&Line::of(&origin, &answered, usize::MAX)).unwrap()
     }
 
     fn answered(about: About) -> Result<Told, Error> {
