@@ -176,7 +176,12 @@ async fn a_load_that_fails_leaves_the_old_version_and_says_why() {
     assert_eq!(pool.versions(&"m".parse().unwrap()), [Version(1)]);
     pool.unload(&id("m", 2)).unwrap();
     wait_until_alive(&alive, 2);
-    assert_eq!(pool.shared.n_queues(), 1);
+    // A worker drops what a queue held before the queue itself.
+    let until = Instant::now() + Duration::from_secs(60);
+    while pool.shared.n_queues() != 1 {
+        assert!(Instant::now() < until, "{} queues are left", pool.shared.n_queues());
+        thread::yield_now();
+    }
     let text = metrics.encode();
     assert!(text.contains("version=\"1\"") && !text.contains("version=\"2\""), "{text}");
 }
